@@ -1,0 +1,61 @@
+//! `gristmill check`: everything that is wrong with a configuration and its plugins, at once.
+
+use std::process::ExitCode;
+
+use super::{Fatal, plugin};
+use crate::{
+    config::{Config, Place, Plugins},
+    registry::{self, Catalog},
+};
+
+/// Reports what is wrong, or says what the configuration comes to.
+///
+/// # Errors
+/// With all problems, when there are any.
+pub fn check(config: Result<Config, Fatal>) -> Result<ExitCode, Fatal> {
+    let config = config?;
+    let mut problems = Vec::new();
+    let catalog = match &config.plugins {
+        Plugins::BuiltIn => None,
+        Plugins::Directory(directory) => match registry::load_directory(&plugin::engine()?, None, directory) {
+            Ok(catalog) => Some(catalog),
+            Err(error) => {
+                problems.push(error.to_string());
+                Some(Catalog::default())
+            }
+        },
+    };
+    if let Some(catalog) = &catalog {
+        for (name, entry) in catalog.iter() {
+            problems.extend(entry.refused.as_ref().map(|refused| format!("plugin `{name}`: {}", refused.reason)));
+        }
+    }
+    let is_loaded = |name: &str| match &catalog {
+        Some(catalog) => catalog.contains(name),
+        None => registry::built_in_names().any(|built_in| built_in == name),
+    };
+    if !config.has_default_routes {
+        for used in config.routes.iter().flat_map(|route| &route.uses) {
+            if !is_loaded(&used.plugin) {
+                problems.push(format!(
+                    "a route names the plugin `{}`, which is not there: put `{0}.wasm` into the plugin directory",
+                    used.plugin
+                ));
+            }
+        }
+    }
+    if !problems.is_empty() {
+        problems.dedup();
+        return Err(Fatal::Config(problems.join("\n")));
+    }
+    let place = match &config.place {
+        Place::Directory(directory) => directory.display().to_string(),
+        Place::Bucket { bucket, .. } => format!("bucket {bucket}"),
+    };
+    let routes = config.routes.len();
+    println!(
+        "good: {place}, {} to {}, {routes} routes, {} slots",
+        config.source_prefix, config.destination_prefix, config.slots
+    );
+    Ok(ExitCode::SUCCESS)
+}

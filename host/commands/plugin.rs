@@ -1,0 +1,331 @@
+//! `gristmill plugin`: list, inspect, and run one object without a queue.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Write as _},
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use bytesize::ByteSize;
+use serde_json::json;
+use tempfile::NamedTempFile;
+
+use super::{Fatal, bucket_name};
+use crate::{
+    cli::PluginCommand,
+    config::Limits,
+    io::{Body, BoxFuture, IoError, Outputs},
+    key,
+    plugin::{Cache, Call, CallError, CallReport, Digest, Engine, ObjectInfo, Plugin, Verdict},
+    registry::{self, Entry},
+};
+
+/// `gristmill plugin …`. Compiled code is kept in `cache` when there is one.
+///
+/// # Errors
+/// When a file or directory cannot be read, or a plugin is refused.
+pub fn run(command: PluginCommand, cache: Option<&Cache>) -> Result<ExitCode, Fatal> {
+    match command {
+        PluginCommand::List { directory, json } => list(directory.as_deref(), json, cache),
+        PluginCommand::Inspect { file, json } => inspect(&file, json, cache),
+        PluginCommand::Run { plugin, inputs, output, settings, force } => {
+            let plugin = load(&plugin, cache)?;
+            let settings = Arc::new(settings.into_iter().collect());
+            run_all(&plugin, &inputs, &output, &settings, force)
+        }
+    }
+}
+
+/// An engine for one call at a time.
+pub(super) fn engine() -> Result<Arc<Engine>, Fatal> {
+    Engine::new(1).map_err(Fatal::failed)
+}
+
+fn list(directory: Option<&Path>, as_json: bool, cache: Option<&Cache>) -> Result<ExitCode, Fatal> {
+    let catalog = match directory {
+        Some(directory) => registry::load_directory(&engine()?, cache, directory),
+        None => registry::load_built_in(&engine()?, cache),
+    };
+    let catalog = catalog.map_err(Fatal::failed)?;
+    let mut out = io::stdout().lock();
+    let mut print = || -> io::Result<()> {
+        if !as_json {
+            writeln!(out, "{:<20} {:<12} {:>10} {:<9} {:<8} IMPORTS", "NAME", "DIGEST", "SIZE", "INTERFACE", "STATE")?;
+        }
+        for (name, entry) in catalog.iter() {
+            if as_json {
+                writeln!(out, "{}", entry_json(name, entry))?
+            } else {
+                writeln!(out, "{}", entry_row(name, entry))?
+            }
+        }
+        Ok(())
+    };
+    tolerate_closed_pipe(print())?;
+    let refused = catalog.iter().any(|(_, entry)| entry.refused.is_some());
+    Ok(if refused { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+fn entry_row(name: &str, entry: &Entry) -> String {
+    match (&entry.plugin, &entry.refused) {
+        (Some(plugin), None) => format!(
+            "{name:<20} {:<12} {:>10} {:<9} {:<8} {}",
+            plugin.digest.short(),
+            ByteSize(plugin.size).to_string(),
+            plugin.interface,
+            "loaded",
+            plugin.imports.join(" ")
+        ),
+        (_, Some(refused)) => {
+            let digest = refused.digest.map_or_else(String::new, |digest| digest.short());
+            format!("{name:<20} {digest:<12} {:>10} {:<9} {:<8} {}", "", "", "refused", refused.reason)
+        }
+        (None, None) => format!("{name:<20} {:<12} {:>10} {:<9} {:<8}", "", "", "", "changing"),
+    }
+}
+
+fn entry_json(name: &str, entry: &Entry) -> serde_json::Value {
+    match (&entry.plugin, &entry.refused) {
+        (Some(plugin), None) => plugin_json(plugin),
+        (_, Some(refused)) => json!({
+            "name": name,
+            "digest": refused.digest.map(|digest| digest.to_string()),
+            "state": "refused",
+            "reason": refused.reason,
+        }),
+        (None, None) => json!({ "name": name, "state": "changing" }),
+    }
+}
+
+fn plugin_json(plugin: &Plugin) -> serde_json::Value {
+    json!({
+        "name": plugin.name,
+        "digest": plugin.digest.to_string(),
+        "size": plugin.size,
+        "interface": plugin.interface,
+        "imports": plugin.imports,
+        "state": "loaded",
+    })
+}
+
+fn inspect(file: &Path, as_json: bool, cache: Option<&Cache>) -> Result<ExitCode, Fatal> {
+    let started = Instant::now();
+    let plugin = load(file, cache)?;
+    let mut out = io::stdout().lock();
+    let mut print = || {
+        if as_json {
+            return writeln!(out, "{}", plugin_json(&plugin));
+        }
+        writeln!(out, "name       {}", plugin.name)?;
+        writeln!(out, "sha256     {}", plugin.digest)?;
+        writeln!(out, "size       {}", ByteSize(plugin.size))?;
+        writeln!(out, "interface  gristmill:plugin@{}", plugin.interface)?;
+        writeln!(out, "loaded in  {:.0} ms", started.elapsed().as_secs_f64() * 1e3)?;
+        plugin.imports.iter().try_for_each(|import| writeln!(out, "imports    {import}"))
+    };
+    tolerate_closed_pipe(print())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A file, or the name of a built-in plugin.
+fn load(plugin: &Path, cache: Option<&Cache>) -> Result<Plugin, Fatal> {
+    let built_in = plugin.to_str().and_then(registry::built_in_bytes);
+    let bytes = match built_in {
+        Some(bytes) if !plugin.exists() => bytes.to_vec(),
+        _ => registry::read_plugin_file(plugin)
+            .map_err(|error| Fatal::Failed(format!("{}: {error}", plugin.display())))?,
+    };
+    let name = plugin.file_stem().map_or_else(|| "plugin".into(), |stem| stem.to_string_lossy());
+    let digest = Digest::of(&bytes);
+    Plugin::load(&engine()?, cache, &name, &bytes)
+        .map_err(|error| Fatal::Failed(format!("{} ({}): {error}", plugin.display(), digest.short())))
+}
+
+fn run_all(
+    plugin: &Plugin,
+    inputs: &[PathBuf],
+    output: &Path,
+    settings: &Arc<serde_json::Map<String, serde_json::Value>>,
+    force: bool,
+) -> Result<ExitCode, Fatal> {
+    std::fs::create_dir_all(output)
+        .map_err(|error| Fatal::Failed(format!("cannot make {}: {error}", output.display())))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Fatal::failed)?;
+    let mut code = ExitCode::SUCCESS;
+    for input in inputs {
+        let shown = input.display();
+        match runtime.block_on(run_one(plugin, input, output, settings, force)) {
+            Ok(line) => tolerate_closed_pipe(writeln!(io::stdout(), "{shown}: {line}"))?,
+            Err(error) => {
+                code = ExitCode::from(1);
+                tolerate_closed_pipe(writeln!(io::stdout(), "{shown}: {error}"))?;
+            }
+        }
+    }
+    Ok(code)
+}
+
+async fn run_one(
+    plugin: &Plugin,
+    input: &Path,
+    folder: &Path,
+    settings: &Arc<serde_json::Map<String, serde_json::Value>>,
+    force: bool,
+) -> Result<String, String> {
+    let file = File::open(input).map_err(|error| format!("cannot be read: {error}"))?;
+    let meta = file.metadata().map_err(|error| format!("cannot be read: {error}"))?;
+    if !meta.is_file() {
+        return Err("is not a regular file".to_owned());
+    }
+    let name = input.file_name().and_then(|name| name.to_str()).ok_or("its name is not UTF-8")?;
+    let bucket = std::path::absolute(folder).map_or_else(|_| "/".into(), |folder| bucket_name(&folder));
+    let staged = Arc::new(Staged { folder: folder.to_owned(), files: Mutex::default() });
+    let call = Call {
+        object: ObjectInfo {
+            bucket,
+            key: name.to_owned(),
+            name: name.to_owned(),
+            stem: key::stem(name).to_owned(),
+            size: meta.len(),
+            etag: String::new(),
+            version_id: None,
+            content_type: key::guess_content_type(name).map(str::to_owned),
+            metadata: Vec::new(),
+            event_time: None,
+            attempt: 1,
+        },
+        body: Box::new(FileBody { file, position: 0 }),
+        outputs: Arc::clone(&staged) as Arc<dyn Outputs>,
+        destination: name.to_owned(),
+        settings: Arc::clone(settings),
+        limits: Limits::default(),
+    };
+    let started = Instant::now();
+    let CallReport { result, outputs, bytes_read, .. } = plugin.call(call).await;
+    let took = format!("{:.1} ms, read {}", started.elapsed().as_secs_f64() * 1e3, ByteSize(bytes_read));
+    match result {
+        Ok(Verdict::Done) => {
+            let mut line = format!("done in {took}");
+            for (index, output) in outputs.iter().enumerate() {
+                let path = folder.join(&output.key);
+                staged.keep(index, &path, force).map_err(|error| format!("{}: {error}", path.display()))?;
+                line.push_str(&format!(
+                    "\n  -> {} ({}, {})",
+                    path.display(),
+                    output.content_type,
+                    ByteSize(output.size)
+                ));
+            }
+            Ok(line)
+        }
+        Ok(Verdict::Skipped(reason)) => Ok(format!("skipped in {took}: {reason}")),
+        Err(CallError::Reject(reason)) => Err(format!("rejected in {took}: {reason}")),
+        Err(CallError::Retry { reason, .. }) => Err(format!("wants to be retried after {took}: {reason}")),
+        Err(error) => {
+            let (CallError::Trap { backtrace, .. } | CallError::Limit { backtrace, .. }) = &error else {
+                return Err(format!("failed in {took}: {error}"));
+            };
+            let at = backtrace
+                .as_ref()
+                .map_or_else(String::new, |frames| format!("\n  at {}", frames.replace(" <- ", "\n     ")));
+            Err(format!("failed in {took}: {error}{at}"))
+        }
+    }
+}
+
+/// A file as an object. It blocks: in a process for one object a slow disk holds up nobody else.
+struct FileBody {
+    file: File,
+    position: u64,
+}
+
+impl FileBody {
+    fn at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let mut bytes = vec![0; len];
+        let mut filled = 0;
+        while filled < len {
+            match self.file.read_at(&mut bytes[filled..], offset.saturating_add(filled as u64))? {
+                0 => break,
+                n => filled += n,
+            }
+        }
+        bytes.truncate(filled);
+        Ok(Bytes::from(bytes))
+    }
+}
+
+impl Body for FileBody {
+    fn read(&mut self, max: usize) -> BoxFuture<'_, Result<Bytes, IoError>> {
+        Box::pin(async move {
+            let bytes = self.at(self.position, max).map_err(unavailable)?;
+            self.position += bytes.len() as u64;
+            Ok(bytes)
+        })
+    }
+
+    fn read_at(&mut self, offset: u64, len: usize) -> BoxFuture<'_, Result<Bytes, IoError>> {
+        Box::pin(async move { self.at(offset, len).map_err(unavailable) })
+    }
+}
+
+/// Outputs in temporary files beside their place, gone unless they are kept.
+struct Staged {
+    folder: PathBuf,
+    files: Mutex<BTreeMap<usize, NamedTempFile>>,
+}
+
+impl Staged {
+    fn append(&self, index: usize, bytes: &[u8]) -> io::Result<()> {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = match files.entry(index) {
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(entry) => entry.insert(NamedTempFile::new_in(&self.folder)?),
+        };
+        file.write_all(bytes)
+    }
+
+    fn keep(&self, index: usize, path: &Path, force: bool) -> Result<(), String> {
+        // An output that was never written to has no file yet.
+        self.append(index, b"").map_err(|error| error.to_string())?;
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(|error| error.to_string())?;
+        }
+        let Some(file) = self.files.lock().unwrap_or_else(PoisonError::into_inner).remove(&index) else {
+            return Ok(());
+        };
+        let kept = if force { file.persist(path) } else { file.persist_noclobber(path) };
+        match kept {
+            Ok(_) => Ok(()),
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+                Err("is already there; name another folder with -o, or replace it with --force".to_owned())
+            }
+            Err(error) => Err(error.error.to_string()),
+        }
+    }
+}
+
+impl Outputs for Staged {
+    fn write(&self, index: usize, bytes: Bytes) -> BoxFuture<'_, Result<(), IoError>> {
+        Box::pin(async move { self.append(index, &bytes).map_err(unavailable) })
+    }
+}
+
+fn unavailable(error: io::Error) -> IoError {
+    IoError::Unavailable(error.to_string())
+}
+
+/// `gristmill plugin list | head` is no error.
+fn tolerate_closed_pipe(written: io::Result<()>) -> Result<(), Fatal> {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Fatal::Failed(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,78 @@
+//! `[limits]` and `[retry]`: numbers within bounds.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use super::{
+    Limits, Retry,
+    document::Table,
+    error::{Located, Problems},
+    value::{count, duration, size},
+};
+
+/// The most memory of one call, and so the size of a slot in the engine's pool.
+pub const MAX_MEMORY: u64 = 1 << 30;
+
+/// The longest that SQS keeps a message invisible, counted from its receipt.
+pub const MAX_VISIBILITY: Duration = Duration::from_hours(12);
+
+/// One page of WebAssembly: no plugin starts in less.
+const MIN_MEMORY: u64 = 64 << 10;
+
+/// Shorter than [`MAX_VISIBILITY`] by an hour, which is left for reading and committing.
+const DEADLINE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(11);
+
+/// 5 TiB, the largest object that S3 stores.
+const MAX_OUTPUT_BYTES: u64 = 5 << 40;
+
+/// Each output costs the host some memory, a request, and in S3 perhaps an upload left open.
+const MAX_OUTPUTS: u32 = 100_000;
+
+/// Log lines are kept for nothing but people, who don't read more of one object.
+const MAX_LOG_BYTES: u64 = 64 << 20;
+const MAX_LOG_LINES: u32 = 1_000_000;
+
+/// The object's own body needs one.
+const HANDLES: RangeInclusive<u32> = 1..=1_000_000;
+
+/// The range of a queue's `maxReceiveCount` in SQS, which has to stay the larger one.
+const ATTEMPTS: RangeInclusive<u32> = 1..=1_000;
+
+/// A back-off of nothing would be a busy loop.
+const BACK_OFF: RangeInclusive<Duration> = Duration::from_millis(1)..=MAX_VISIBILITY;
+
+/// Reads what a table of limits says over `defaults`.
+pub(super) fn read_limits(mut table: Table<'_>, defaults: Limits) -> Limits {
+    let mut limits = defaults;
+    set(&mut limits.memory, table.scalar("memory", size(MIN_MEMORY..=MAX_MEMORY)));
+    set(&mut limits.deadline, table.scalar("deadline", duration(DEADLINE)));
+    set(&mut limits.output_bytes, table.scalar("output_bytes", size(0..=MAX_OUTPUT_BYTES)));
+    set(&mut limits.outputs, table.scalar("outputs", count(0..=MAX_OUTPUTS)));
+    set(&mut limits.log_bytes, table.scalar("log_bytes", size(0..=MAX_LOG_BYTES)));
+    set(&mut limits.log_lines, table.scalar("log_lines", count(0..=MAX_LOG_LINES)));
+    set(&mut limits.handles, table.scalar("handles", count(HANDLES)));
+    table.finish();
+    limits
+}
+
+/// Reads `[retry]`.
+pub(super) fn read_retry(mut table: Table<'_>, problems: &Problems) -> Retry {
+    let mut retry = Retry::default();
+    set(&mut retry.max_attempts, table.scalar("max_attempts", count(ATTEMPTS)));
+    let base = table.scalar("base", duration(BACK_OFF));
+    let max = table.scalar("max", duration(BACK_OFF));
+    let origin = base.as_ref().or(max.as_ref()).map(|given| given.origin.clone());
+    set(&mut retry.base, base);
+    set(&mut retry.max, max);
+    if let Some(origin) = origin.filter(|_| retry.base > retry.max) {
+        let [base, max] = [retry.base, retry.max].map(humantime::format_duration);
+        problems.add(origin, format!("`base`: `{base}` is longer than `max`, `{max}`; make `base` the shorter one"));
+    }
+    table.finish();
+    retry
+}
+
+fn set<T>(field: &mut T, given: Option<Located<T>>) {
+    if let Some(given) = given {
+        *field = given.value;
+    }
+}

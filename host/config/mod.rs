@@ -1,0 +1,199 @@
+//! Configuration: file, environment and flags, parsed once into a validated [`Config`].
+//!
+//! [`load`] takes everything as data and reports all that is wrong at once, each problem with its line,
+//! its value and a way out. Where several sources give the same value, the strongest one wins:
+//!
+//! 1. the command-line flag;
+//! 2. `GRISTMILL_<KEY>`, for every scalar key at the top of the file (`GRISTMILL_SLOTS`);
+//! 3. the names that workers have: `BUCKET`, `REGION`, `QUEUE_URL`, `SRC_PREFIX`, `DST_PREFIX`;
+//! 4. the names that AWS's tools have: `AWS_REGION`, then `AWS_DEFAULT_REGION`;
+//! 5. `gristmill.toml`;
+//! 6. the default.
+//!
+//! A variable that is set to nothing counts as not set. Whether objects are in a directory or in a
+//! bucket is decided first, by the strongest of flag, `GRISTMILL_DIRECTORY` or `GRISTMILL_BUCKET`, file
+//! and `BUCKET`, in this order; in local mode the variables of bucket, region and queue are not looked at.
+//! Relative paths start at the file's folder in the file, and at the working directory elsewhere.
+
+mod document;
+mod environment;
+mod error;
+mod layers;
+mod limits;
+mod load;
+mod pattern;
+mod routes;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+pub use self::{
+    error::{ConfigError, ConfigErrors, Origin},
+    limits::{MAX_MEMORY, MAX_VISIBILITY},
+    load::{Overrides, Sources, load},
+    pattern::KeyPattern,
+    value::is_plugin_name,
+};
+
+/// Everything the host was told, checked. Nothing below `main` reads a file or the environment for it.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the objects are.
+    pub place: Place,
+    /// Objects under this prefix are processed. Ends with `/` and is never empty: results would land
+    /// under it, too.
+    pub source_prefix: String,
+    /// Where results and originals go when a route names nothing else. Ends with `/` and is neither
+    /// inside nor around the source prefix.
+    pub destination_prefix: String,
+    /// Where the plugins are.
+    pub plugins: Plugins,
+    /// In order; the first that matches takes the object.
+    pub routes: Vec<Route>,
+    /// Whether nobody wrote `routes`: they then name the built-in plugins, whatever the directory holds.
+    pub has_default_routes: bool,
+    /// When to try again and when to stop.
+    pub retry: Retry,
+    /// For how long a received message stays invisible unless its lease is renewed.
+    pub visibility_timeout: Duration,
+    /// Objects in work at the same time.
+    pub slots: usize,
+    /// How long a drain waits for the jobs in flight.
+    pub drain_timeout: Duration,
+}
+
+impl Config {
+    /// The prefixes of sources and destinations, each once.
+    #[must_use]
+    pub fn prefixes(&self) -> Vec<&str> {
+        let routes = self.routes.iter().map(|route| route.destination_prefix.as_str());
+        let mut prefixes: Vec<&str> =
+            [self.source_prefix.as_str(), &self.destination_prefix].into_iter().chain(routes).collect();
+        prefixes.sort_unstable();
+        prefixes.dedup();
+        prefixes
+    }
+}
+
+/// Where the objects are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Local mode: the directory is the bucket.
+    Directory(PathBuf),
+    /// A bucket and the queue of its events.
+    Bucket {
+        /// The bucket's name.
+        bucket: String,
+        /// The AWS region; the SDK's own rules apply when absent.
+        region: Option<String>,
+        /// The SQS queue's URL.
+        queue_url: String,
+    },
+}
+
+impl Place {
+    /// The directory of local mode.
+    pub fn directory(&self) -> Option<&Path> {
+        match self {
+            Self::Directory(directory) => Some(directory),
+            Self::Bucket { .. } => None,
+        }
+    }
+}
+
+/// Where the plugins are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plugins {
+    /// The three that the binary carries.
+    BuiltIn,
+    /// Every `NAME.wasm` in a directory.
+    Directory(PathBuf),
+}
+
+/// Which objects go to which plugins.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Held against the key below the route's source prefix. Any of them; an empty list matches every key.
+    pub keys: Vec<KeyPattern>,
+    /// `type/subtype` or `type/*`, in lower case. Any of them; an empty list matches every type, and no
+    /// type.
+    pub content_types: Vec<String>,
+    /// Bytes, inclusive.
+    pub min_size: Option<u64>,
+    /// Bytes, inclusive.
+    pub max_size: Option<u64>,
+    /// Below or equal to the configuration's; objects outside it don't match.
+    pub source_prefix: String,
+    /// Where this route's results and originals go, with their path below the route's source prefix.
+    pub destination_prefix: String,
+    /// One or more plugins; all must succeed. None: the object is only moved.
+    pub uses: Vec<Use>,
+}
+
+/// One plugin in a route.
+#[derive(Debug, Clone)]
+pub struct Use {
+    /// As in `NAME.wasm`.
+    pub plugin: String,
+    /// Handed to the plugin as they are.
+    pub settings: Arc<serde_json::Map<String, serde_json::Value>>,
+    /// What a call may take.
+    pub limits: Limits,
+}
+
+/// What one call of a plugin may take. Each limit has an error of its own that names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Linear memory, bytes, all memories of the component together.
+    pub memory: u64,
+    /// Wall time of the call.
+    pub deadline: Duration,
+    /// Bytes of all outputs together.
+    pub output_bytes: u64,
+    /// Number of outputs.
+    pub outputs: u32,
+    /// Bytes of all log lines together.
+    pub log_bytes: u64,
+    /// Number of log lines.
+    pub log_lines: u32,
+    /// Handles (body, outputs and WASI's) open at the same time.
+    pub handles: u32,
+}
+
+impl Default for Limits {
+    /// Enough for a 100-megapixel photograph and a large document, too little to hurt the host.
+    fn default() -> Self {
+        Self {
+            memory: 512 << 20,
+            deadline: Duration::from_secs(60),
+            output_bytes: 16 << 30,
+            outputs: 1_000,
+            log_bytes: 256 << 10,
+            log_lines: 1_000,
+            handles: 1_024,
+        }
+    }
+}
+
+/// When to try an object again and when to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// Deliveries before an object goes to the dead letters, from 1.
+    pub max_attempts: u32,
+    /// Back-off after the first failure; doubles with each.
+    pub base: Duration,
+    /// The longest back-off.
+    pub max: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { max_attempts: 5, base: Duration::from_secs(1), max: Duration::from_secs(300) }
+    }
+}

@@ -1,0 +1,15 @@
+//! A directory that serves as a bucket: keys are paths below it.
+//!
+//! What the local queue and the local store have in common: how a key becomes a file ([`Tree`]), what makes
+//! a file the same file ([`Identity`]), and that only one host works on a directory ([`Lock`]).
+
+mod identity;
+mod lock;
+mod tree;
+
+pub use identity::{Identity, changed_time};
+pub use lock::{Lock, LockError};
+pub use tree::{Kind, Obstacle, Place, Tree, rename_to_free, sync};
+
+/// The host's own directory below the bucket. It is no part of the bucket.
+pub const STATE: &str = ".gristmill";

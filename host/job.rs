@@ -1,0 +1,339 @@
+//! One object, from top to bottom: the commit protocol.
+//!
+//! Every step may be the last before a crash. The order is what makes that harmless: outputs are staged,
+//! then made visible, then the object is moved, and only then does the caller acknowledge the message.
+//! Doing any of it twice leaves the same state as doing it once.
+
+use std::{collections::HashMap, sync::Arc};
+
+use tokio::{runtime::Handle, sync::watch};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use crate::{
+    config::{Config, Route, Use},
+    event::ObjectEvent,
+    key,
+    plugin::{Call, CallError, CallReport, CreatedOutput, LimitHit, ObjectInfo, Plugin, Verdict},
+    registry::Catalog,
+    retry::{Class, Failure},
+    route,
+    store::{Expect, ObjectMeta, OutputMeta, PluginVersion, Provenance, Store, StoreError},
+};
+
+/// How often a write is tried at a key whose content keeps changing under it.
+const PLACE_TRIES: u32 = 4;
+
+/// What all jobs share.
+pub struct Context<S> {
+    /// The bucket.
+    pub store: Arc<S>,
+    /// Its name, as plugins see it.
+    pub bucket: String,
+    /// Routes and prefixes.
+    pub config: Arc<Config>,
+    /// The plugins; a job takes the snapshot that is current when it starts.
+    pub catalog: watch::Receiver<Arc<Catalog>>,
+    /// Where guests run: not among the tasks that poll, renew leases and answer health checks.
+    pub guests: Handle,
+}
+
+/// What became of one object.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Results and original are at the destination.
+    Processed(Committed),
+    /// Every plugin found nothing to do; the original was moved.
+    Skipped(Committed, String),
+    /// An earlier delivery did it all.
+    AlreadyDone,
+    /// The object was overwritten meanwhile; the newer one's own event is coming.
+    Superseded,
+    /// The object is gone, and nothing at the destination says that it was processed.
+    Vanished,
+    /// Not an object for us, with the reason.
+    Ignored(String),
+    /// Stopped before anything was committed, because the host drains or the lease was lost.
+    Cancelled,
+    /// Nothing was moved.
+    Failed(Failure),
+}
+
+/// What was committed.
+#[derive(Debug)]
+pub struct Committed {
+    /// Where the original went.
+    pub destination: String,
+    /// Bytes of the original.
+    pub size: u64,
+    /// Key and bytes of each result.
+    pub outputs: Vec<(String, u64)>,
+    /// The plugins that ran, at the version they ran at.
+    pub plugins: Vec<PluginVersion>,
+}
+
+/// Processes one object. Until its commit begins it can be stopped through `cancel`; after that it runs
+/// to its end.
+pub async fn run<S: Store>(ctx: &Context<S>, event: &ObjectEvent, attempt: u32, cancel: &CancellationToken) -> Outcome {
+    process(ctx, event, attempt, cancel).await.unwrap_or_else(|stopped| match stopped {
+        Stopped::Cancelled => Outcome::Cancelled,
+        Stopped::Superseded => Outcome::Superseded,
+        Stopped::Failed(failure) => Outcome::Failed(failure),
+    })
+}
+
+/// Why an object did not get to its end.
+enum Stopped {
+    Cancelled,
+    Superseded,
+    Failed(Failure),
+}
+
+impl From<Failure> for Stopped {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<StoreError> for Stopped {
+    fn from(error: StoreError) -> Self {
+        let class = match &error {
+            // That the source is gone is told apart from this where it is opened.
+            StoreError::Superseded | StoreError::NotFound(_) => return Self::Superseded,
+            StoreError::Exists(_) => Class::Conflict,
+            StoreError::Impossible(_) => Class::Impossible,
+            StoreError::Unavailable(_) => Class::Infrastructure,
+        };
+        Self::Failed(Failure::new(class, error.to_string()))
+    }
+}
+
+async fn process<S: Store>(
+    ctx: &Context<S>,
+    event: &ObjectEvent,
+    attempt: u32,
+    cancel: &CancellationToken,
+) -> Result<Outcome, Stopped> {
+    // 1. Is it ours?
+    if let Some(reason) = route::guard(&ctx.config, &ctx.bucket, event) {
+        return Ok(Outcome::Ignored(reason));
+    }
+
+    // 2. Pin its identity: from here on it is this content or none.
+    let object = match ctx.store.open(&event.key).await {
+        Ok(object) => object,
+        Err(StoreError::NotFound(_)) => return source_is_gone(ctx, event).await,
+        Err(error) => return Err(error.into()),
+    };
+    let meta = ctx.store.meta(&object);
+    let route = route::route(&ctx.config.routes, meta);
+    let destination = route::destination(&ctx.config, route, &meta.key)
+        .map_err(|error| Failure::new(Class::Impossible, error.to_string()))?;
+
+    // 3. Run the plugins, one after the other. All must succeed.
+    let steps = run_steps(ctx, event, &object, route, &destination, attempt, cancel).await?;
+
+    // 4. Nothing made from another content than the pinned one may become visible.
+    ctx.store.verify(&object).await?;
+    if cancel.is_cancelled() {
+        return Err(Stopped::Cancelled);
+    }
+
+    // 5. Make the outputs visible.
+    for step in &steps {
+        for (index, output) in step.outputs.iter().enumerate() {
+            let write = Write::Output { staging: &step.staging, index, output };
+            place(ctx, &output.key, write, &provenance(meta, vec![step.plugin.version()])).await?;
+        }
+    }
+
+    // 6. Move the original. The caller acknowledges.
+    let plugins: Vec<PluginVersion> = steps.iter().map(|step| step.plugin.version()).collect();
+    place(ctx, &destination, Write::Original { object: &object }, &provenance(meta, plugins.clone())).await?;
+
+    let outputs = steps.iter().flat_map(|step| &step.outputs).map(|output| (output.key.clone(), output.size)).collect();
+    let committed = Committed { destination, size: meta.size, outputs, plugins };
+    let skipped: Option<Vec<&str>> = steps.iter().map(|step| step.skipped.as_deref()).collect();
+    Ok(match skipped {
+        Some(reasons) if !reasons.is_empty() => Outcome::Skipped(committed, reasons.join("; ")),
+        _ => Outcome::Processed(committed),
+    })
+}
+
+/// One plugin's finished, still invisible work.
+struct Step<S: Store> {
+    plugin: Arc<Plugin>,
+    staging: S::Staging,
+    outputs: Vec<CreatedOutput>,
+    skipped: Option<String>,
+}
+
+async fn run_steps<S: Store>(
+    ctx: &Context<S>,
+    event: &ObjectEvent,
+    object: &S::Object,
+    route: Option<&Route>,
+    destination: &str,
+    attempt: u32,
+    cancel: &CancellationToken,
+) -> Result<Vec<Step<S>>, Stopped> {
+    let uses = route.map_or(&[][..], |route| &route.uses);
+    let catalog = Arc::clone(&ctx.catalog.borrow());
+    // Found before the first one runs: a missing plugin should not cost the others' work.
+    let plugins = uses.iter().map(|used| find(&catalog, used)).collect::<Result<Vec<_>, _>>();
+    let mut made_by: HashMap<String, String> = HashMap::new();
+    let mut steps = Vec::with_capacity(uses.len());
+    for (used, plugin) in uses.iter().zip(plugins?) {
+        let staging = ctx.store.staging();
+        let call = Call {
+            object: object_info(ctx, event, ctx.store.meta(object), attempt),
+            body: ctx.store.body(object),
+            outputs: Arc::new(staging.clone()),
+            destination: destination.to_owned(),
+            settings: Arc::clone(&used.settings),
+            limits: used.limits,
+        };
+        let guest = Arc::clone(&plugin);
+        let call = AbortOnDropHandle::new(ctx.guests.spawn(async move { guest.call(call).await }));
+        let report = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(Stopped::Cancelled),
+            report = call => report.map_err(|error| host_panic(&plugin, &error))?,
+        };
+        let CallReport { result, outputs, .. } = report;
+        let (outputs, skipped) = match result {
+            Ok(Verdict::Done) => (outputs, None),
+            Ok(Verdict::Skipped(reason)) => (Vec::new(), Some(reason)),
+            Err(CallError::Io(crate::io::IoError::Superseded)) => return Err(Stopped::Superseded),
+            Err(error) => return Err(call_failure(&plugin, error).into()),
+        };
+        for output in &outputs {
+            if let Some(other) = made_by.insert(output.key.clone(), plugin.name.clone()) {
+                let reason = format!(
+                    "plugins `{other}` and `{}` both made `{}`: give one of them another destination or name",
+                    plugin.name, output.key
+                );
+                return Err(Failure::new(Class::Conflict, reason).by(plugin.version()).into());
+            }
+        }
+        steps.push(Step { plugin, staging, outputs, skipped });
+    }
+    Ok(steps)
+}
+
+fn find(catalog: &Catalog, used: &Use) -> Result<Arc<Plugin>, Failure> {
+    let missing = || {
+        let reason = format!("no plugin `{0}` is loaded: put a good `{0}.wasm` into the plugin directory", used.plugin);
+        Failure::new(Class::PluginMissing, reason)
+    };
+    catalog.get(&used.plugin).cloned().ok_or_else(missing)
+}
+
+/// The source does not exist. Either an earlier delivery moved it and could not acknowledge, or somebody
+/// took it away.
+async fn source_is_gone<S: Store>(ctx: &Context<S>, event: &ObjectEvent) -> Result<Outcome, Stopped> {
+    for destination in route::possible_destinations(&ctx.config, &event.key) {
+        let Some(existing) = ctx.store.inspect(&destination).await? else { continue };
+        let done = existing.provenance.is_some_and(|from| {
+            from.source_key == event.key && event.etag.as_ref().is_none_or(|etag| *etag == from.source_etag)
+        });
+        if done {
+            return Ok(Outcome::AlreadyDone);
+        }
+    }
+    Ok(Outcome::Vanished)
+}
+
+/// What is written at the destination.
+enum Write<'a, S: Store> {
+    Output { staging: &'a S::Staging, index: usize, output: &'a CreatedOutput },
+    Original { object: &'a S::Object },
+}
+
+/// Writes at `key` without overwriting anything foreign: what is there must be missing, or come from the
+/// same source key (an earlier run, or an older upload).
+async fn place<S: Store>(ctx: &Context<S>, key: &str, write: Write<'_, S>, from: &Provenance) -> Result<(), Stopped> {
+    let mut expect = Expect::Absent;
+    for _ in 0..PLACE_TRIES {
+        let written = match &write {
+            Write::Output { staging, index, output } => {
+                let meta = OutputMeta {
+                    key: key.to_owned(),
+                    content_type: output.content_type.clone(),
+                    metadata: output.metadata.clone(),
+                };
+                ctx.store.publish(staging, *index, &meta, from, &expect).await
+            }
+            Write::Original { object } => ctx.store.relocate(object, key, from, &expect).await,
+        };
+        match written {
+            Ok(()) => return Ok(()),
+            Err(StoreError::Exists(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        expect = match ctx.store.inspect(key).await? {
+            None => Expect::Absent,
+            Some(there) if there.provenance.as_ref().is_some_and(|p| p.source_key == from.source_key) => {
+                Expect::Etag(there.etag)
+            }
+            Some(there) => {
+                let owner = match there.provenance {
+                    Some(other) => format!("`{}` was made from `{}`", key, other.source_key),
+                    None => format!("`{key}` was not put there by this host"),
+                };
+                let reason = format!("{owner}, and is not overwritten: move it away, or rename the source");
+                return Err(Failure::new(Class::Conflict, reason).into());
+            }
+        };
+    }
+    Err(Failure::new(Class::Infrastructure, format!("`{key}` kept changing while it was written")).into())
+}
+
+fn provenance(source: &ObjectMeta, plugins: Vec<PluginVersion>) -> Provenance {
+    Provenance {
+        source_key: source.key.clone(),
+        source_etag: source.etag.clone(),
+        source_version: source.version_id.clone(),
+        plugins,
+    }
+}
+
+fn object_info<S>(ctx: &Context<S>, event: &ObjectEvent, meta: &ObjectMeta, attempt: u32) -> ObjectInfo {
+    let name = key::name(&meta.key);
+    ObjectInfo {
+        bucket: ctx.bucket.clone(),
+        key: meta.key.clone(),
+        name: name.to_owned(),
+        stem: key::stem(name).to_owned(),
+        size: meta.size,
+        etag: meta.etag.clone(),
+        version_id: meta.version_id.clone(),
+        content_type: meta.content_type.clone(),
+        metadata: meta.metadata.clone(),
+        event_time: event.event_time.clone(),
+        attempt,
+    }
+}
+
+fn call_failure(plugin: &Plugin, error: CallError) -> Failure {
+    let reason = error.to_string();
+    let failure = match error {
+        CallError::Retry { after, .. } => Failure { after, ..Failure::new(Class::Retry, reason) },
+        CallError::Reject(_) => Failure::new(Class::Reject, reason),
+        CallError::Limit { limit, backtrace } => {
+            let class = match limit {
+                LimitHit::Memory(_) => Class::Memory,
+                LimitHit::Deadline(_) => Class::Deadline,
+                _ => Class::Limit,
+            };
+            Failure { backtrace, ..Failure::new(class, reason) }
+        }
+        CallError::Trap { backtrace, .. } => Failure { backtrace, ..Failure::new(Class::Trap, reason) },
+        CallError::Io(_) => Failure::new(Class::Infrastructure, reason),
+    };
+    failure.by(plugin.version())
+}
+
+/// A bug of ours in a host call. The object is kept and tried again, like after a trap.
+fn host_panic(plugin: &Plugin, error: &tokio::task::JoinError) -> Failure {
+    Failure::new(Class::Trap, format!("the host failed under the plugin: {error}")).by(plugin.version())
+}

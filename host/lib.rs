@@ -1,0 +1,32 @@
+//! Gristmill runs WebAssembly plugins over the objects that land in a bucket.
+//!
+//! The map, along the way of one object:
+//!
+//! - [`queue`] hands out messages and takes them back; [`event`] reads them.
+//! - [`worker`] receives, admits and settles; [`job`] is one object from top to bottom.
+//! - [`route`], [`key`] and [`retry`] decide, without doing anything.
+//! - [`registry`] knows which plugins there are; [`plugin`] runs one in its sandbox.
+//! - [`store`] holds the objects; [`io`] is where its bytes meet the plugin's calls.
+//! - [`config`], [`cli`], [`commands`], [`telemetry`] and [`report`] face people.
+//!
+//! `tests/architecture.rs` holds which of these may know which.
+
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod directory;
+pub mod event;
+pub mod io;
+pub mod job;
+pub mod key;
+pub mod plugin;
+pub mod queue;
+pub mod registry;
+pub mod report;
+pub mod retry;
+pub mod route;
+pub mod sqlite;
+pub mod store;
+pub mod telemetry;
+pub mod text;
+pub mod worker;

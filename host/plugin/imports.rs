@@ -1,0 +1,161 @@
+//! What the host does when a guest calls it.
+//!
+//! An error from here ends the call: the guest never sees it, and `invoke.rs` finds it again as the
+//! cause of the trap.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use wasmtime::component::{HasSelf, Resource, ResourceTable, ResourceTableError};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use super::{
+    bindings::gristmill::plugin::{
+        host::{Host, LogLevel},
+        types::{self, HostBody, HostOutput, OutputError},
+    },
+    invoke::CreatedOutput,
+    limits::{Budget, LimitHit},
+};
+use crate::{
+    io::{Body, Outputs},
+    key, text,
+};
+
+/// The most that one `read` or `read-at` gives. Large enough that the call costs nothing beside the copy.
+pub const MAX_READ: u32 = 1 << 20;
+
+/// What is kept of one log line.
+const MAX_LOG_LINE: usize = 4 << 10;
+
+/// What is kept of an error that repeats a guest's own words.
+const MAX_ERROR: usize = 2 << 10;
+
+/// How bindgen's traits find the guest's state in the store.
+pub(super) type GuestView = HasSelf<Guest>;
+
+/// The state of one call, kept in the wasmtime store.
+pub struct Guest {
+    pub(super) table: ResourceTable,
+    pub(super) wasi: WasiCtx,
+    pub(super) budget: Budget,
+    pub(super) bytes_read: u64,
+    pub(super) created: Vec<CreatedOutput>,
+    pub(super) outputs: Arc<dyn Outputs>,
+    pub(super) settings: Arc<serde_json::Map<String, serde_json::Value>>,
+    /// The key that the object will be moved to; output names are relative to its folder.
+    pub(super) destination: String,
+    /// For the log.
+    pub(super) plugin: Arc<str>,
+    pub(super) key: Arc<str>,
+}
+
+/// Behind the guest's `body`.
+pub struct BodyHandle(pub(super) Box<dyn Body>);
+
+/// Behind the guest's `output`: its number in `Guest::created`.
+pub struct OutputHandle(usize);
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl types::Host for Guest {}
+
+impl HostBody for Guest {
+    async fn read(&mut self, body: Resource<BodyHandle>, max: u32) -> wasmtime::Result<Vec<u8>> {
+        let body = self.table.get_mut(&body)?;
+        let bytes = body.0.read(max.clamp(1, MAX_READ) as usize).await?;
+        self.bytes_read = self.bytes_read.saturating_add(bytes.len() as u64);
+        Ok(bytes.into())
+    }
+
+    async fn read_at(&mut self, body: Resource<BodyHandle>, offset: u64, len: u32) -> wasmtime::Result<Vec<u8>> {
+        let body = self.table.get_mut(&body)?;
+        let bytes = body.0.read_at(offset, len.min(MAX_READ) as usize).await?;
+        self.bytes_read = self.bytes_read.saturating_add(bytes.len() as u64);
+        Ok(bytes.into())
+    }
+
+    async fn drop(&mut self, body: Resource<BodyHandle>) -> wasmtime::Result<()> {
+        self.table.delete(body)?;
+        Ok(())
+    }
+}
+
+impl HostOutput for Guest {
+    async fn write(&mut self, output: Resource<OutputHandle>, bytes: Vec<u8>) -> wasmtime::Result<()> {
+        let index = self.table.get(&output)?.0;
+        self.budget.write(bytes.len())?;
+        if let Some(created) = self.created.get_mut(index) {
+            created.size = created.size.saturating_add(bytes.len() as u64);
+        }
+        if !bytes.is_empty() {
+            self.outputs.write(index, Bytes::from(bytes)).await?;
+        }
+        Ok(())
+    }
+
+    async fn drop(&mut self, output: Resource<OutputHandle>) -> wasmtime::Result<()> {
+        self.table.delete(output)?;
+        Ok(())
+    }
+}
+
+impl Host for Guest {
+    async fn create_output(
+        &mut self,
+        name: String,
+        content_type: Option<String>,
+        metadata: Vec<(String, String)>,
+    ) -> wasmtime::Result<Result<Resource<OutputHandle>, OutputError>> {
+        self.budget.create(self.created.len())?;
+        let key = match key::output_key(&self.destination, &name) {
+            Ok(key) => key,
+            Err(error) => return Ok(Err(OutputError::InvalidName(text::printable(&error.to_string(), MAX_ERROR)))),
+        };
+        if self.created.iter().any(|created| created.key == key) {
+            return Ok(Err(OutputError::DuplicateName));
+        }
+        let checked = key::metadata(metadata).and_then(|metadata| match content_type {
+            Some(content_type) => key::content_type(&content_type).map(|()| (metadata, content_type)),
+            None => Ok((metadata, key::guess_content_type(&key).unwrap_or("application/octet-stream").to_owned())),
+        });
+        let (metadata, content_type) = match checked {
+            Ok(checked) => checked,
+            Err(error) => return Ok(Err(OutputError::InvalidMetadata(text::printable(&error.to_string(), MAX_ERROR)))),
+        };
+        let handle = self.table.push(OutputHandle(self.created.len())).map_err(|error| match error {
+            ResourceTableError::Full => LimitHit::Handles(self.budget.limits.handles).into(),
+            other => wasmtime::Error::from(other),
+        })?;
+        self.created.push(CreatedOutput { key, content_type, metadata, size: 0 });
+        Ok(Ok(handle))
+    }
+
+    async fn log(&mut self, level: LogLevel, message: String) -> wasmtime::Result<()> {
+        self.budget.log(message.len())?;
+        let line = text::printable(&message, MAX_LOG_LINE);
+        let (plugin, key) = (&*self.plugin, &*self.key);
+        match level {
+            LogLevel::Debug => tracing::debug!(target: "plugin", plugin, key, line, "plugin says"),
+            LogLevel::Info => tracing::info!(target: "plugin", plugin, key, line, "plugin says"),
+            LogLevel::Warn => tracing::warn!(target: "plugin", plugin, key, line, "plugin says"),
+            LogLevel::Error => tracing::error!(target: "plugin", plugin, key, line, "plugin says"),
+        }
+        Ok(())
+    }
+
+    async fn setting(&mut self, name: String) -> wasmtime::Result<Option<String>> {
+        Ok(self.settings.get(&name).map(|value| match value {
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        }))
+    }
+
+    async fn settings(&mut self) -> wasmtime::Result<String> {
+        Ok(serde_json::to_string(&*self.settings)?)
+    }
+}

@@ -1,0 +1,81 @@
+//! The queue seam: messages that become visible again unless they are acknowledged.
+
+pub mod intake;
+pub mod lease;
+pub mod local;
+
+use std::{future::Future, time::Duration};
+
+use bytes::Bytes;
+
+/// A received message. It is invisible to other receivers until its visibility timeout ends.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// Stays the same over deliveries.
+    pub id: String,
+    /// Names this delivery; see [`Receipt`].
+    pub receipt: Receipt,
+    /// The event, in one of the shapes that [`crate::event`] reads.
+    pub body: Bytes,
+    /// How often the message has been received, this time included: from 1.
+    pub receive_count: u32,
+}
+
+/// Names one delivery of a message. It goes stale when the message is received again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Receipt(pub String);
+
+/// What is recorded with a message in the dead-letter queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// For people: what went wrong, and with what.
+    pub reason: String,
+    /// For filters: `reject`, `trap`, `deadline`, `memory`, `conflict`, `malformed`, …
+    pub class: String,
+    /// The plugin and its SHA-256 digest, when one had to do with it.
+    pub plugin: Option<(String, String)>,
+    /// Deliveries, the last one included.
+    pub attempts: u32,
+    /// The object's key, when the message could be read.
+    pub key: Option<String>,
+    /// The guest's call stack at a trap, innermost first.
+    pub backtrace: Option<String>,
+}
+
+/// Why a queue did not do as asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum QueueError {
+    /// The receipt is stale: the message was deleted, or its visibility ended and somebody else has it.
+    #[error("the message is no longer ours: its visibility timeout ended or it was deleted")]
+    Stale,
+    /// The queue cannot serve now; the text says what happened.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// At-least-once delivery with visibility timeouts, as in SQS.
+pub trait Queue: Send + Sync + 'static {
+    /// Waits for messages for as long as a long poll takes and returns 0 to `max` of them, each
+    /// invisible for [`Queue::visibility_timeout`]. Dropping the future may leave received messages
+    /// invisible until that ends; it loses none.
+    fn receive(&self, max: usize) -> impl Future<Output = Result<Vec<Message>, QueueError>> + Send;
+
+    /// Deletes the message for good.
+    fn acknowledge(&self, receipt: &Receipt) -> impl Future<Output = Result<(), QueueError>> + Send;
+
+    /// Makes the message visible `after` this long from now: renews a lease, backs off, or releases
+    /// (zero).
+    fn set_visibility(&self, receipt: &Receipt, after: Duration)
+    -> impl Future<Output = Result<(), QueueError>> + Send;
+
+    /// Puts the message, body unchanged, on the dead-letter queue with `letter`, and then deletes it.
+    /// A crash between the two leaves it on both, never on none.
+    fn dead_letter(
+        &self,
+        message: &Message,
+        letter: &DeadLetter,
+    ) -> impl Future<Output = Result<(), QueueError>> + Send;
+
+    /// For how long a received message stays invisible.
+    fn visibility_timeout(&self) -> Duration;
+}

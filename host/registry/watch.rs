@@ -1,0 +1,180 @@
+//! Follows the plugin directory and swaps the catalog.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::watch;
+
+use super::{
+    Catalog,
+    load::{self, RegistryError, UNSETTLED},
+};
+use crate::plugin::{Cache, Engine};
+
+/// Events that come closer together than this belong to one change.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+
+/// How often the directory is scanned without an event: file systems of a network have none, and a
+/// directory that is replaced as a whole takes its watch with it.
+const RESCAN: Duration = Duration::from_secs(5);
+
+/// The current catalog, kept up to date until this is dropped.
+pub struct Registry {
+    catalog: watch::Receiver<Arc<Catalog>>,
+    loader: Option<Loader>,
+}
+
+impl Registry {
+    /// The three plugins that the binary carries. Blocks while they are compiled.
+    ///
+    /// # Errors
+    /// See [`RegistryError`].
+    pub fn built_in(engine: &Arc<Engine>, cache: Option<&Cache>) -> Result<Self, RegistryError> {
+        Ok(Self::fixed(load::load_built_in(engine, cache)?))
+    }
+
+    /// A catalog that never changes.
+    #[must_use]
+    pub fn fixed(catalog: Catalog) -> Self {
+        Self { catalog: watch::channel(Arc::new(catalog)).1, loader: None }
+    }
+
+    /// Loads every `NAME.wasm` of the directory, and from then on follows its changes on a thread of its
+    /// own. Blocks until the first catalog is there.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed. A file in it that is no plugin is not an error: it is
+    /// reported and left out.
+    pub fn watch(engine: Arc<Engine>, cache: Option<Cache>, directory: &Path) -> Result<Self, RegistryError> {
+        let (wake, woken) = sync_channel(1);
+        // The watch is there before the first scan, so no change can fall between the two.
+        let watcher = start_watcher(wake.clone(), directory);
+        let catalog = load::load_directory(&engine, cache.as_ref(), directory)?;
+        report(&Catalog::default(), &catalog);
+        let (publish, receiver) = watch::channel(Arc::new(catalog));
+        let follow = Follow { engine, cache, directory: directory.to_owned(), publish };
+        let thread = thread::Builder::new().name("plugins".into()).spawn(move || follow.run(&woken));
+        let loader = Loader { wake, _watcher: watcher, thread: Some(thread.map_err(RegistryError::Thread)?) };
+        Ok(Self { catalog: receiver, loader: Some(loader) })
+    }
+
+    /// Follows the current catalog.
+    #[must_use]
+    pub fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
+        self.catalog.clone()
+    }
+
+    /// Whether the plugins come from a directory that is being followed.
+    #[must_use]
+    pub fn is_watching(&self) -> bool {
+        self.loader.is_some()
+    }
+}
+
+enum Wake {
+    Look,
+    Stop,
+}
+
+/// Owns the thread; ends and joins it when dropped.
+struct Loader {
+    wake: SyncSender<Wake>,
+    _watcher: Option<RecommendedWatcher>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        // Waits for room behind a pending `Look`; fails only when the thread has ended already.
+        let _ = self.wake.send(Wake::Stop);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that loads plugins panicked");
+        }
+    }
+}
+
+fn start_watcher(wake: SyncSender<Wake>, directory: &Path) -> Option<RecommendedWatcher> {
+    let started = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Reading the files causes access events, which would make this go round for ever.
+        if !event.is_ok_and(|event| event.kind.is_access()) {
+            // A full channel means that a look is already due.
+            let _ = wake.try_send(Wake::Look);
+        }
+    })
+    .and_then(|mut watcher| watcher.watch(directory, RecursiveMode::NonRecursive).map(|()| watcher));
+    started
+        .inspect_err(|error| {
+            tracing::warn!(directory = %directory.display(), %error, rescan_seconds = RESCAN.as_secs(), "cannot watch the plugin directory, scanning it instead");
+        })
+        .ok()
+}
+
+/// What the thread needs.
+struct Follow {
+    engine: Arc<Engine>,
+    cache: Option<Cache>,
+    directory: PathBuf,
+    publish: watch::Sender<Arc<Catalog>>,
+}
+
+impl Follow {
+    fn run(self, woken: &Receiver<Wake>) {
+        let mut patience = RESCAN;
+        let mut unreadable = false;
+        loop {
+            match woken.recv_timeout(patience) {
+                Ok(Wake::Look) => thread::sleep(DEBOUNCE),
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+            let current = Arc::clone(&self.publish.borrow());
+            patience = match load::scan(&self.engine, self.cache.as_ref(), &self.directory, &current) {
+                Ok(scan) => {
+                    unreadable = false;
+                    report(&current, &scan.catalog);
+                    self.publish.send_replace(Arc::new(scan.catalog));
+                    if scan.unsettled { UNSETTLED } else { RESCAN }
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut unreadable, true) {
+                        tracing::error!(directory = %self.directory.display(), %error, "cannot list the plugin directory, keeping the plugins loaded before");
+                    }
+                    RESCAN
+                }
+            };
+        }
+    }
+}
+
+/// One log event for each thing that has changed.
+fn report(old: &Catalog, new: &Catalog) {
+    for (name, entry) in new.iter() {
+        let before = old.entries.get(name);
+        if let Some(plugin) = &entry.plugin
+            && before.and_then(|entry| entry.plugin.as_ref()).is_none_or(|before| before.digest != plugin.digest)
+        {
+            tracing::info!(plugin = name, digest = plugin.digest.short(), "plugin loaded");
+        }
+        if let Some(refused) = &entry.refused
+            && before.and_then(|entry| entry.refused.as_ref()) != Some(refused)
+        {
+            let in_use = entry.plugin.as_ref().map(|plugin| plugin.digest.short());
+            tracing::error!(plugin = name, reason = refused.reason, in_use, "plugin refused");
+        }
+    }
+    for (name, entry) in old.iter() {
+        if entry.plugin.is_some() && new.get(name).is_none() {
+            tracing::info!(plugin = name, "plugin unloaded");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The store seam: objects with pinned identity, conditional writes and provenance.
+
+pub mod local;
+
+use std::{future::Future, time::SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::io::{Body, Outputs};
+
+/// An object as it was when it was opened; `etag` and `version_id` are its identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectMeta {
+    /// The whole key.
+    pub key: String,
+    /// Bytes.
+    pub size: u64,
+    /// Opaque, without quotes.
+    pub etag: String,
+    /// In a bucket with versioning.
+    pub version_id: Option<String>,
+    /// As stored; guessed from the name where the store keeps none.
+    pub content_type: Option<String>,
+    /// User metadata, keys in lower case.
+    pub metadata: Vec<(String, String)>,
+    /// Last modification.
+    pub modified: Option<SystemTime>,
+}
+
+/// A plugin at one version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginVersion {
+    /// As in `NAME.wasm`.
+    pub name: String,
+    /// SHA-256 of the file, 64 hexadecimal digits.
+    pub digest: String,
+}
+
+/// Where an object under the destination came from. Stored with every output and every moved original.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// The source's whole key.
+    pub source_key: String,
+    /// The source's pinned entity tag.
+    pub source_etag: String,
+    /// The source's version, in a bucket with versioning.
+    pub source_version: Option<String>,
+    /// Who made it: one plugin for an output, every plugin of the route for a moved original (none when
+    /// the route had none).
+    pub plugins: Vec<PluginVersion>,
+}
+
+/// What is stored at a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Existing {
+    /// Opaque, without quotes.
+    pub etag: String,
+    /// Absent when something else than this host put it there.
+    pub provenance: Option<Provenance>,
+}
+
+/// What a write expects at its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expect {
+    /// Nothing (If-None-Match: *).
+    Absent,
+    /// Exactly this entity tag (If-Match).
+    Etag(String),
+}
+
+/// How an output is to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputMeta {
+    /// The whole key.
+    pub key: String,
+    /// MIME type.
+    pub content_type: String,
+    /// User metadata, keys in lower case.
+    pub metadata: Vec<(String, String)>,
+}
+
+/// Why a store did not do as asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// No object has that key.
+    #[error("`{0}` does not exist")]
+    NotFound(String),
+    /// The source is no longer the pinned one.
+    #[error("the object was overwritten or deleted meanwhile")]
+    Superseded,
+    /// What is stored at the key is not what the write expected.
+    #[error("something else is already stored at `{0}`")]
+    Exists(String),
+    /// The store can never do this; the text says why (a name too long for the file system).
+    #[error("{0}")]
+    Impossible(String),
+    /// The store cannot do it now; the text says why (network, throttling, disk full).
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// A bucket.
+pub trait Store: Send + Sync + 'static {
+    /// An object pinned at the identity it had when it was opened.
+    type Object: Send + Sync + 'static;
+    /// Staged outputs of one call. Clones share them; when the last clone is dropped, what was not
+    /// published is thrown away.
+    type Staging: Outputs + Clone + 'static;
+
+    /// Looks the object up and pins its identity; reads nothing of its body.
+    fn open(&self, key: &str) -> impl Future<Output = Result<Self::Object, StoreError>> + Send;
+
+    /// What [`Store::open`] saw.
+    fn meta<'a>(&self, object: &'a Self::Object) -> &'a ObjectMeta;
+
+    /// The pinned bytes. A read of anything else is [`crate::io::IoError::Superseded`].
+    fn body(&self, object: &Self::Object) -> Box<dyn Body>;
+
+    /// An empty staging area.
+    fn staging(&self) -> Self::Staging;
+
+    /// Whether the key still holds the pinned object: [`StoreError::Superseded`] when not.
+    fn verify(&self, object: &Self::Object) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Makes output number `index` of `staging` visible at `meta.key`, whole and durable, if `expect`
+    /// holds there: [`StoreError::Exists`] when not, and then it can be called again.
+    fn publish(
+        &self,
+        staging: &Self::Staging,
+        index: usize,
+        meta: &OutputMeta,
+        provenance: &Provenance,
+        expect: &Expect,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Moves the pinned object to the key `to`, durably, if `expect` holds there and the source is still
+    /// the pinned one. [`StoreError::Superseded`] leaves the newer source where it is.
+    fn relocate(
+        &self,
+        object: &Self::Object,
+        to: &str,
+        provenance: &Provenance,
+        expect: &Expect,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// What is stored at the key, if anything.
+    fn inspect(&self, key: &str) -> impl Future<Output = Result<Option<Existing>, StoreError>> + Send;
+}

@@ -1,0 +1,228 @@
+//! What every [`Queue`] has to do.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use gristmill::queue::{DeadLetter, Message, Queue, QueueError};
+
+/// The visibility timeout of the queues under test.
+pub const VISIBILITY: Duration = Duration::from_secs(30);
+
+/// A queue under test, and what its trait has no words for.
+pub trait Bench {
+    type Queue: Queue;
+
+    fn queue(&self) -> Arc<Self::Queue>;
+
+    /// Sends a message for a version of a key; answers whether it was new.
+    fn send(&self, key: &str, etag: &str) -> impl Future<Output = bool>;
+
+    /// Lets time pass.
+    fn advance(&self, by: Duration) -> impl Future<Output = ()>;
+
+    fn live(&self) -> impl Future<Output = usize>;
+
+    fn dead(&self) -> impl Future<Output = Vec<(Bytes, DeadLetter)>>;
+}
+
+/// The body that a bench sends.
+pub fn body(key: &str, etag: &str) -> Bytes {
+    format!("{key} {etag}").into()
+}
+
+fn letter() -> DeadLetter {
+    DeadLetter {
+        reason: "line 3 is \"broken\": ü".to_owned(),
+        class: "reject".to_owned(),
+        plugin: Some(("parse".to_owned(), "0123".to_owned())),
+        attempts: 1,
+        key: Some("a".to_owned()),
+        backtrace: None,
+    }
+}
+
+async fn receive_one(bench: &impl Bench) -> Message {
+    let mut messages = bench.queue().receive(1).await.unwrap();
+    assert_eq!(messages.len(), 1);
+    messages.remove(0)
+}
+
+pub async fn a_received_message_is_invisible(bench: &impl Bench) {
+    bench.send("a", "1").await;
+    let message = receive_one(bench).await;
+    assert_eq!((message.receive_count, message.body), (1, body("a", "1")));
+    assert!(bench.queue().receive(10).await.unwrap().is_empty());
+    assert_eq!(bench.live().await, 1);
+}
+
+pub async fn a_message_comes_back_when_its_visibility_ends(bench: &impl Bench) {
+    bench.send("a", "1").await;
+    let first = receive_one(bench).await;
+    bench.advance(VISIBILITY).await;
+    let second = receive_one(bench).await;
+    assert_eq!((&second.id, &second.body, second.receive_count), (&first.id, &first.body, 2));
+    assert_ne!(second.receipt, first.receipt);
+}
+
+pub async fn a_stale_receipt_does_nothing(bench: &impl Bench) {
+    let queue = bench.queue();
+    bench.send("a", "1").await;
+    let stale = receive_one(bench).await;
+    bench.advance(VISIBILITY).await;
+    let current = receive_one(bench).await;
+
+    assert!(matches!(queue.acknowledge(&stale.receipt).await, Err(QueueError::Stale)));
+    assert!(matches!(queue.set_visibility(&stale.receipt, Duration::ZERO).await, Err(QueueError::Stale)));
+    assert!(matches!(queue.dead_letter(&stale, &letter()).await, Err(QueueError::Stale)));
+    assert_eq!((bench.live().await, bench.dead().await.len()), (1, 0));
+    assert!(queue.receive(1).await.unwrap().is_empty(), "it was made visible");
+    queue.acknowledge(&current.receipt).await.unwrap();
+}
+
+pub async fn an_acknowledged_message_is_gone(bench: &impl Bench) {
+    let queue = bench.queue();
+    bench.send("a", "1").await;
+    let message = receive_one(bench).await;
+    queue.acknowledge(&message.receipt).await.unwrap();
+    assert_eq!(bench.live().await, 0);
+    assert!(matches!(queue.acknowledge(&message.receipt).await, Err(QueueError::Stale)));
+    bench.advance(2 * VISIBILITY).await;
+    assert!(queue.receive(1).await.unwrap().is_empty());
+}
+
+pub async fn a_late_acknowledgement_counts_until_somebody_else_has_it(bench: &impl Bench) {
+    bench.send("a", "1").await;
+    let message = receive_one(bench).await;
+    bench.advance(2 * VISIBILITY).await;
+    bench.queue().acknowledge(&message.receipt).await.unwrap();
+    assert_eq!(bench.live().await, 0);
+}
+
+pub async fn visibility_can_be_extended(bench: &impl Bench) {
+    let queue = bench.queue();
+    bench.send("a", "1").await;
+    let message = receive_one(bench).await;
+    bench.advance(VISIBILITY / 2).await;
+    queue.set_visibility(&message.receipt, VISIBILITY).await.unwrap();
+    bench.advance(VISIBILITY * 3 / 4).await;
+    queue.set_visibility(&message.receipt, VISIBILITY).await.unwrap();
+    assert!(queue.receive(1).await.unwrap().is_empty());
+    queue.acknowledge(&message.receipt).await.unwrap();
+}
+
+pub async fn a_released_message_is_visible_at_once(bench: &impl Bench) {
+    bench.send("a", "1").await;
+    let message = receive_one(bench).await;
+    bench.queue().set_visibility(&message.receipt, Duration::ZERO).await.unwrap();
+    assert_eq!(receive_one(bench).await.receive_count, 2);
+}
+
+pub async fn a_message_that_backs_off_comes_back_then(bench: &impl Bench) {
+    bench.send("a", "1").await;
+    let message = receive_one(bench).await;
+    bench.queue().set_visibility(&message.receipt, 4 * VISIBILITY).await.unwrap();
+    bench.advance(3 * VISIBILITY).await;
+    assert!(bench.queue().receive(1).await.unwrap().is_empty());
+    bench.advance(VISIBILITY).await;
+    assert_eq!(receive_one(bench).await.receive_count, 2);
+}
+
+pub async fn a_dead_letter_keeps_the_body_and_the_reason(bench: &impl Bench) {
+    bench.send("a", "1").await;
+    let message = receive_one(bench).await;
+    bench.queue().dead_letter(&message, &letter()).await.unwrap();
+    assert_eq!(bench.live().await, 0);
+    assert_eq!(bench.dead().await, [(body("a", "1"), letter())]);
+    assert!(matches!(bench.queue().acknowledge(&message.receipt).await, Err(QueueError::Stale)));
+}
+
+pub async fn no_more_than_asked_for_and_the_oldest_first(bench: &impl Bench) {
+    for n in 0..25 {
+        bench.send(&format!("{n:02}"), "1").await;
+    }
+    assert!(bench.queue().receive(0).await.unwrap().is_empty());
+    let mut all = Vec::new();
+    for expected in [10, 10, 5] {
+        let messages = bench.queue().receive(10).await.unwrap();
+        assert_eq!(messages.len(), expected);
+        all.extend(messages.into_iter().map(|message| message.body));
+    }
+    assert_eq!(all, (0..25).map(|n| body(&format!("{n:02}"), "1")).collect::<Vec<_>>());
+}
+
+pub async fn a_version_of_a_key_is_sent_once(bench: &impl Bench) {
+    assert!(bench.send("a", "1").await);
+    assert!(!bench.send("a", "1").await);
+    let message = receive_one(bench).await;
+    assert!(!bench.send("a", "1").await, "while it is in flight");
+    assert!(bench.send("a", "2").await, "another version");
+    bench.queue().acknowledge(&message.receipt).await.unwrap();
+    assert!(bench.send("a", "1").await, "it was done, and is back");
+}
+
+pub async fn the_dead_are_not_tried_again_until_their_file_changes(bench: &impl Bench) {
+    bench.send("a", "1").await;
+    bench.send("b", "1").await;
+    for _ in 0..2 {
+        let message = receive_one(bench).await;
+        bench.queue().dead_letter(&message, &letter()).await.unwrap();
+    }
+    assert!(!bench.send("a", "1").await);
+    assert_eq!((bench.live().await, bench.dead().await.len()), (0, 2));
+    assert!(bench.send("a", "2").await);
+    assert_eq!(bench.live().await, 1);
+    assert_eq!(bench.dead().await.into_iter().map(|(body, _)| body).collect::<Vec<_>>(), [body("b", "1")]);
+}
+
+pub async fn a_receive_that_waits_is_woken(bench: &impl Bench) {
+    let queue = bench.queue();
+    let waiting = tokio::spawn(async move {
+        loop {
+            let messages = queue.receive(1).await.unwrap();
+            if !messages.is_empty() {
+                return messages;
+            }
+        }
+    });
+    tokio::task::yield_now().await;
+    bench.send("a", "1").await;
+    assert_eq!(waiting.await.unwrap().len(), 1);
+}
+
+pub async fn receivers_at_the_same_time_share_the_messages(bench: &impl Bench) {
+    for n in 0..100 {
+        bench.send(&n.to_string(), "1").await;
+    }
+    let receivers: Vec<_> = (0..4)
+        .map(|_| {
+            let queue = bench.queue();
+            tokio::spawn(async move {
+                let mut ids = Vec::new();
+                loop {
+                    let messages = queue.receive(7).await.unwrap();
+                    if messages.is_empty() {
+                        return ids;
+                    }
+                    for message in messages {
+                        queue.acknowledge(&message.receipt).await.unwrap();
+                        ids.push(message.id);
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut ids = Vec::new();
+    for receiver in receivers {
+        ids.extend(receiver.await.unwrap());
+    }
+    ids.sort();
+    ids.dedup();
+    assert_eq!((ids.len(), bench.live().await), (100, 0));
+}
+
+pub async fn a_made_up_receipt_is_stale(bench: &impl Bench) {
+    for receipt in ["", "x", "1", "1.", "999999.1", "-1.-1"] {
+        let receipt = gristmill::queue::Receipt(receipt.to_owned());
+        assert!(matches!(bench.queue().acknowledge(&receipt).await, Err(QueueError::Stale)), "{receipt:?}");
+    }
+}

@@ -1,0 +1,127 @@
+//! The same contract for the store in a directory and for the fake that the simulation uses.
+
+mod contract {
+    pub mod store;
+}
+#[allow(dead_code, reason = "the simulation uses more of it")]
+mod support {
+    pub mod faults;
+    pub mod memory_store;
+}
+
+use std::{path::PathBuf, sync::Arc};
+
+use contract::store::Bench;
+use gristmill::{directory::Lock, store::local::LocalStore};
+use support::memory_store::MemoryStore;
+
+struct Memory(MemoryStore);
+
+impl Memory {
+    fn new() -> Self {
+        Self(MemoryStore::new())
+    }
+}
+
+impl Bench for Memory {
+    type Store = MemoryStore;
+
+    fn store(&self) -> &MemoryStore {
+        &self.0
+    }
+
+    fn put(&self, key: &str, body: &[u8]) {
+        self.0.put(key, body.to_vec());
+    }
+
+    fn remove(&self, key: &str) {
+        self.0.remove(key);
+    }
+
+    fn get(&self, key: &str) -> Option<Vec<u8>> {
+        self.0.objects().get(key).map(|stored| stored.body.to_vec())
+    }
+}
+
+struct Local {
+    store: LocalStore,
+    folder: tempfile::TempDir,
+}
+
+impl Local {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = Arc::new(Lock::acquire(folder.path()).unwrap());
+        Self { store: LocalStore::open(&lock, &["uploads/", "processed/"]).unwrap(), folder }
+    }
+
+    fn path(&self, key: &str) -> PathBuf {
+        self.folder.path().join(key)
+    }
+}
+
+impl Bench for Local {
+    type Store = LocalStore;
+
+    fn store(&self) -> &LocalStore {
+        &self.store
+    }
+
+    /// As careful programs do it: a new file takes the name.
+    fn put(&self, key: &str, body: &[u8]) {
+        let mut new = tempfile::NamedTempFile::new_in(self.folder.path()).unwrap();
+        std::io::Write::write_all(&mut new, body).unwrap();
+        std::fs::create_dir_all(self.path(key).parent().unwrap()).unwrap();
+        new.persist(self.path(key)).unwrap();
+    }
+
+    fn remove(&self, key: &str) {
+        std::fs::remove_file(self.path(key)).unwrap();
+    }
+
+    fn get(&self, key: &str) -> Option<Vec<u8>> {
+        std::fs::read(self.path(key)).ok()
+    }
+}
+
+macro_rules! contract {
+    ($($name:ident)*) => {
+        mod memory {
+            $(
+                #[tokio::test(start_paused = true)]
+                async fn $name() {
+                    super::contract::store::$name(&super::Memory::new()).await;
+                }
+            )*
+        }
+        mod local {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    super::contract::store::$name(&super::Local::new()).await;
+                }
+            )*
+        }
+    };
+}
+
+contract! {
+    nothing_is_not_found
+    an_object_is_described
+    a_body_is_read_in_order
+    a_body_is_read_anywhere
+    an_empty_object_is_an_object
+    no_byte_of_a_newer_object_is_read
+    verify_tells_the_pinned_object_from_others
+    an_output_is_visible_when_it_is_published
+    large_outputs_are_kept_apart
+    a_thousand_small_outputs_are_kept_apart
+    what_is_not_published_is_never_seen
+    publishing_overwrites_only_what_it_expects
+    what_a_user_overwrites_is_foreign
+    of_two_writers_one_wins
+    a_move_takes_everything_along
+    a_move_leaves_a_newer_source_alone
+    a_move_overwrites_only_what_it_expects
+    strange_keys_are_keys
+}

@@ -1,8 +1,9 @@
 //! A SQLite database behind one thread that commits in groups.
 //!
-//! Every write waits for the disk once (WAL, `synchronous = FULL`), so what was answered survives a power
-//! cut. To make that cheap, the thread runs all the commands that are waiting in one transaction and
-//! answers them after its commit: sixteen jobs that finish together share one fsync.
+//! A write is answered when it is on disk (WAL, `synchronous = FULL`), so it survives a power cut. To make
+//! that cheap, the thread runs all the commands that are waiting in one transaction and answers them after
+//! its commit: sixteen jobs that finish together share one fsync. A write that matters only while this host
+//! lives is [`Keep::WhileRunning`]; a batch of such does without the fsync.
 
 use std::{
     path::{Path, PathBuf},
@@ -67,6 +68,15 @@ pub enum OpenError {
 #[error("{0}")]
 pub struct Unavailable(pub String);
 
+/// What a write has to survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Keep {
+    /// The death of the process.
+    WhileRunning,
+    /// A power cut.
+    Forever,
+}
+
 /// A database, its writing thread and a connection to read with. Dropping it ends the thread after the
 /// commands that were sent before.
 #[derive(Debug)]
@@ -105,24 +115,26 @@ impl Database {
         Ok(Self { path: path.to_owned(), commands: Some(sender), thread: Some(thread), reader: Mutex::new(reader) })
     }
 
-    /// Runs `work` on the database's thread and answers after it is on disk. A command whose caller has
-    /// gone before its turn is not run.
+    /// Runs `work` on the database's thread and answers after it is kept. A command whose caller has gone
+    /// before its turn is not run.
     pub async fn write<T: Send + 'static>(
         &self,
+        keep: Keep,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Unavailable> {
-        let (command, answer) = Call::new(work);
+        let (command, answer) = Call::prepare(keep, work);
         let Some(commands) = &self.commands else { return Err(self.ended()) };
         commands.send(command).await.map_err(|_closed| self.ended())?;
         answer.await.unwrap_or_else(|_dropped| Err(self.ended()))
     }
 
-    /// The same for callers on a thread of their own.
+    /// [`Database::write`] for callers on a thread of their own.
     pub fn write_blocking<T: Send + 'static>(
         &self,
+        keep: Keep,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Unavailable> {
-        let (command, answer) = Call::new(work);
+        let (command, answer) = Call::prepare(keep, work);
         let Some(commands) = &self.commands else { return Err(self.ended()) };
         commands.blocking_send(command).map_err(|_closed| self.ended())?;
         answer.blocking_recv().unwrap_or_else(|_dropped| Err(self.ended()))
@@ -151,12 +163,14 @@ impl Drop for Database {
 
 /// Something to run in the next transaction.
 trait Command: Send {
+    fn keep(&self) -> Keep;
     fn wanted(&self) -> bool;
     fn run(&mut self, connection: &Connection) -> rusqlite::Result<()>;
     fn answer(self: Box<Self>, outcome: Result<(), Unavailable>);
 }
 
 struct Call<F, T> {
+    keep: Keep,
     work: Option<F>,
     value: Option<T>,
     reply: oneshot::Sender<Result<T, Unavailable>>,
@@ -167,9 +181,9 @@ where
     F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     T: Send + 'static,
 {
-    fn new(work: F) -> (Box<dyn Command>, oneshot::Receiver<Result<T, Unavailable>>) {
+    fn prepare(keep: Keep, work: F) -> (Box<dyn Command>, oneshot::Receiver<Result<T, Unavailable>>) {
         let (reply, answer) = oneshot::channel();
-        (Box::new(Self { work: Some(work), value: None, reply }), answer)
+        (Box::new(Self { keep, work: Some(work), value: None, reply }), answer)
     }
 }
 
@@ -178,6 +192,10 @@ where
     F: FnOnce(&Connection) -> rusqlite::Result<T> + Send,
     T: Send,
 {
+    fn keep(&self) -> Keep {
+        self.keep
+    }
+
     fn wanted(&self) -> bool {
         !self.reply.is_closed()
     }
@@ -222,6 +240,8 @@ fn serve(path: &Path, writer: &mut Connection, mut commands: mpsc::Receiver<Box<
 /// A command that means to refuse does so in its value. An error of SQLite's own (disk full, I/O) would
 /// meet the rest of the batch as well, so it takes the whole transaction back.
 fn commit(writer: &mut Connection, batch: &mut [Box<dyn Command>]) -> rusqlite::Result<()> {
+    let keep = batch.iter().map(|command| command.keep()).max();
+    writer.pragma_update(None, "synchronous", if keep == Some(Keep::Forever) { "FULL" } else { "NORMAL" })?;
     let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for command in batch {
         command.run(&transaction)?;
@@ -290,7 +310,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("n.db");
         let database = Database::open(&path, SCHEMA).unwrap();
-        let writes = (0..100).map(|n| database.write(insert(n)));
+        let writes = (0..100).map(|n| database.write(Keep::Forever, insert(n)));
         for write in writes.collect::<Vec<_>>() {
             write.await.unwrap();
         }
@@ -306,15 +326,15 @@ mod tests {
             // Both wait in the channel while the thread is held up, so that they share a transaction.
             let (entered, held) = oneshot::channel();
             let (release, released) = std::sync::mpsc::channel::<()>();
-            let hold = database.write(move |_| {
+            let hold = database.write(Keep::Forever, move |_| {
                 let _ = entered.send(());
                 let _ = released.recv();
                 Ok(())
             });
             let both = async {
                 held.await.unwrap();
-                let mut first = Box::pin(database.write(insert(1)));
-                let mut second = Box::pin(database.write(insert(1)));
+                let mut first = Box::pin(database.write(Keep::Forever, insert(1)));
+                let mut second = Box::pin(database.write(Keep::Forever, insert(1)));
                 assert!(futures_pending(first.as_mut()).await && futures_pending(second.as_mut()).await);
                 release.send(()).unwrap();
                 (first.await, second.await)
@@ -324,7 +344,7 @@ mod tests {
         };
         assert!(first.is_err() && second.is_err());
         assert!(numbers(&database).is_empty());
-        database.write(insert(2)).await.unwrap();
+        database.write(Keep::Forever, insert(2)).await.unwrap();
         assert_eq!(numbers(&database), [2]);
     }
 

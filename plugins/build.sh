@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the plugins and the tests' guests: target/plugins/NAME.wasm and target/guests/NAME.wasm.
+# Builds the plugins, the examples and the tests' guests: target/{plugins,examples,guests}/NAME.wasm.
 #
 # These are core modules that carry their WIT; the host makes components of them when it loads them. The
 # compiler for wasm32-unknown-unknown is the first of these that can be had:
@@ -95,7 +95,7 @@ compile() {
         cargo+=('-Zbuild-std=std,panic_abort')
     fi
     local name
-    for name in "${plugins[@]}" guests; do
+    for name in "${plugins[@]}" "${examples[@]}" guests; do
         cargo+=(--package "$name")
     done
     "${environment[@]}" "${cargo[@]}" --lib --examples
@@ -123,6 +123,11 @@ plugins=()
 for manifest in plugins/*/Cargo.toml; do
     plugins+=("$(basename "$(dirname "$manifest")")")
 done
+# The examples that are plugins; others have no library.
+examples=()
+for source in examples/*/src/lib.rs; do
+    examples+=("$(basename "$(dirname "$(dirname "$source")")")")
+done
 # The guests are the examples that tests/guests/Cargo.toml names.
 guests=()
 while read -r name; do
@@ -133,12 +138,16 @@ choose_compiler
 compile
 
 built=target/wasm/$target/plugin
-mkdir -p target/plugins target/guests
+mkdir -p target/plugins target/guests target/examples
 for name in "${plugins[@]}"; do
     put "$built/${name//-/_}.wasm" target/plugins "$name"
+done
+for name in "${examples[@]}"; do
+    put "$built/${name//-/_}.wasm" target/examples "$name"
 done
 for name in "${guests[@]}"; do
     put "$built/examples/${name//-/_}.wasm" target/guests "$name"
 done
 prune target/plugins "${plugins[@]}"
+prune target/examples "${examples[@]}"
 prune target/guests "${guests[@]}"

@@ -1,5 +1,7 @@
 //! The same contract for the queue in a file and for the fake that the simulation uses.
 
+#![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
+
 mod contract {
     pub mod queue;
 }
@@ -139,7 +141,8 @@ contract! {
     no_more_than_asked_for_and_the_oldest_first
     a_version_of_a_key_is_sent_once
     the_dead_are_not_tried_again_until_their_file_changes
-    a_receive_that_waits_is_woken
+    a_new_message_wakes_a_receive
+    a_released_message_wakes_a_receive
     receivers_at_the_same_time_share_the_messages
     a_made_up_receipt_is_stale
 }

@@ -1,5 +1,7 @@
 //! The same contract for the store in a directory and for the fake that the simulation uses.
 
+#![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
+
 mod contract {
     pub mod store;
 }

@@ -67,12 +67,21 @@ impl Engine {
     /// # Errors
     /// When the address space for them cannot be had.
     pub fn new(slots: usize) -> Result<Arc<Self>, EngineError> {
+        Self::with_tick(slots, TICK)
+    }
+
+    /// The same with a clock of another pace. A simulation that has to come out the same each time takes
+    /// one that never ticks: then a guest runs from one host call to the next in one go.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn with_tick(slots: usize, tick: Duration) -> Result<Arc<Self>, EngineError> {
         let build = || -> wasmtime::Result<Arc<Self>> {
             let wasmtime = wasmtime::Engine::new(&config(slots))?;
             let mut linker = Linker::new(&wasmtime);
             wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
             bindings::Plugin::add_to_linker::<_, GuestView>(&mut linker, |guest| guest)?;
-            let ticker = Ticker::start(wasmtime.clone())?;
+            let ticker = Ticker::start(wasmtime.clone(), tick)?;
             Ok(Arc::new(Self { wasmtime, linker, _ticker: ticker }))
         };
         build().map_err(|source| EngineError { slots, source })
@@ -130,12 +139,12 @@ struct Ticker {
 }
 
 impl Ticker {
-    fn start(engine: wasmtime::Engine) -> std::io::Result<Self> {
+    fn start(engine: wasmtime::Engine, tick: Duration) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::Builder::new().name("epoch".into()).spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                thread::park_timeout(TICK);
+                thread::park_timeout(tick);
                 engine.increment_epoch();
             }
         })?;

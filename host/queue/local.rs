@@ -4,6 +4,9 @@
 //! A message stands for one version of one file: while its (key, entity tag) is in the queue or on the
 //! dead-letter queue, sending it again does nothing. So whoever sends may see a file as often as it likes.
 //!
+//! What is sent, acknowledged and dead-lettered survives a power cut. Who has received what is kept only as
+//! long as the system runs, as every start releases it: after a power cut a receive count may be too low.
+//!
 //! Times are wall-clock times, as they have to outlive the process. When the system's clock is set back,
 //! invisible messages stay so for that much longer; a restart makes them visible at once.
 
@@ -22,7 +25,7 @@ use tokio::{
 };
 
 use super::{DeadLetter, Message, Queue, QueueError, Receipt};
-use crate::sqlite::{Database, OpenError, Unavailable};
+use crate::sqlite::{Database, Keep, OpenError, Unavailable};
 
 const MIGRATIONS: &[&str] = &["
     CREATE TABLE messages (
@@ -137,7 +140,7 @@ impl LocalQueue {
         let now = self.clock.milliseconds();
         let released = self
             .database
-            .write(move |connection| {
+            .write(Keep::WhileRunning, move |connection| {
                 connection.execute("UPDATE messages SET visible = ?1 WHERE visible > ?1 OR receive_count > 0", [now])
             })
             .await?;
@@ -149,7 +152,8 @@ impl LocalQueue {
     /// dead-letter queue, since what they were about no longer exists. Answers how many were new.
     pub async fn enqueue(&self, messages: Vec<NewMessage>) -> Result<usize, QueueError> {
         let now = self.clock.milliseconds();
-        let new = self.database.write(move |connection| insert(connection, &messages, now, |_| true)).await?;
+        let new =
+            self.database.write(Keep::Forever, move |connection| insert(connection, &messages, now, |_| true)).await?;
         self.woken(new)
     }
 
@@ -162,7 +166,9 @@ impl LocalQueue {
         current: impl Fn(&NewMessage) -> bool + Send + 'static,
     ) -> Result<usize, QueueError> {
         let now = self.clock.milliseconds();
-        let new = self.database.write_blocking(move |connection| insert(connection, &messages, now, current))?;
+        let new = self
+            .database
+            .write_blocking(Keep::Forever, move |connection| insert(connection, &messages, now, current))?;
         self.woken(new)
     }
 
@@ -171,7 +177,7 @@ impl LocalQueue {
         let count = |connection: &Connection| {
             connection.prepare_cached("SELECT count(*) FROM messages")?.query_row([], |row| row.get::<_, i64>(0))
         };
-        Ok(usize::try_from(self.database.write(count).await?).unwrap_or_default())
+        Ok(usize::try_from(self.database.write(Keep::WhileRunning, count).await?).unwrap_or_default())
     }
 
     /// The first `limit` messages on the dead-letter queue, in the order in which they were sent.
@@ -182,7 +188,7 @@ impl LocalQueue {
                 .query_map([i64::try_from(limit).unwrap_or(i64::MAX)], dead_message)?
                 .collect()
         };
-        Ok(self.database.write(select).await?)
+        Ok(self.database.write(Keep::WhileRunning, select).await?)
     }
 
     fn woken(&self, new: usize) -> Result<usize, QueueError> {
@@ -199,7 +205,7 @@ impl LocalQueue {
         let limit = i64::try_from(max).unwrap_or(i64::MAX);
         let taken = self
             .database
-            .write(move |connection| {
+            .write(Keep::WhileRunning, move |connection| {
                 let mut messages: Vec<Message> = connection
                     .prepare_cached(
                         "UPDATE messages SET visible = ?2, receive_count = receive_count + 1
@@ -227,10 +233,11 @@ impl LocalQueue {
     async fn with_receipt(
         &self,
         receipt: &Receipt,
+        keep: Keep,
         work: impl FnOnce(&Connection, i64, i64) -> rusqlite::Result<usize> + Send + 'static,
     ) -> Result<(), QueueError> {
         let (id, receive_count) = parse(receipt).ok_or(QueueError::Stale)?;
-        match self.database.write(move |connection| work(connection, id, receive_count)).await? {
+        match self.database.write(keep, move |connection| work(connection, id, receive_count)).await? {
             0 => Err(QueueError::Stale),
             _ => Ok(()),
         }
@@ -241,9 +248,8 @@ impl Queue for LocalQueue {
     async fn receive(&self, max: usize) -> Result<Vec<Message>, QueueError> {
         let deadline = Instant::now() + LONG_POLL;
         loop {
-            let mut changed = std::pin::pin!(self.changed.notified());
-            // From here on no change is missed, though it be before the wait.
-            changed.as_mut().enable();
+            // From here on no change is missed, though it come before the wait.
+            let changed = self.changed.notified();
             let (messages, next) = self.take(max).await?;
             if !messages.is_empty() || max == 0 {
                 return Ok(messages);
@@ -258,12 +264,12 @@ impl Queue for LocalQueue {
     }
 
     async fn acknowledge(&self, receipt: &Receipt) -> Result<(), QueueError> {
-        self.with_receipt(receipt, delete).await
+        self.with_receipt(receipt, Keep::Forever, delete).await
     }
 
     async fn set_visibility(&self, receipt: &Receipt, after: Duration) -> Result<(), QueueError> {
         let visible = self.clock.milliseconds().saturating_add(milliseconds(after));
-        self.with_receipt(receipt, move |connection, id, receive_count| {
+        self.with_receipt(receipt, Keep::WhileRunning, move |connection, id, receive_count| {
             connection
                 .prepare_cached("UPDATE messages SET visible = ?3 WHERE id = ?1 AND receive_count = ?2")?
                 .execute([id, receive_count, visible])
@@ -275,7 +281,7 @@ impl Queue for LocalQueue {
 
     async fn dead_letter(&self, message: &Message, letter: &DeadLetter) -> Result<(), QueueError> {
         let (letter, now) = (letter.clone(), self.clock.milliseconds());
-        self.with_receipt(&message.receipt, move |connection, id, receive_count| {
+        self.with_receipt(&message.receipt, Keep::Forever, move |connection, id, receive_count| {
             let (plugin, digest) = letter.plugin.unzip();
             connection
                 .prepare_cached(

@@ -1,5 +1,7 @@
 //! What every [`Queue`] has to do.
 
+#![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -174,19 +176,37 @@ pub async fn the_dead_are_not_tried_again_until_their_file_changes(bench: &impl 
     assert_eq!(bench.dead().await.into_iter().map(|(body, _)| body).collect::<Vec<_>>(), [body("b", "1")]);
 }
 
-pub async fn a_receive_that_waits_is_woken(bench: &impl Bench) {
+/// One receive waits, is woken, and answers; it does not come back empty.
+async fn woken_by<B: Bench>(bench: &B, work: impl AsyncFnOnce(&B)) {
     let queue = bench.queue();
-    let waiting = tokio::spawn(async move {
-        loop {
-            let messages = queue.receive(1).await.unwrap();
-            if !messages.is_empty() {
-                return messages;
-            }
-        }
-    });
-    tokio::task::yield_now().await;
+    let mut receive = std::pin::pin!(queue.receive(1));
+    assert!(is_pending(receive.as_mut()).await);
+    // Behind the receive's own look at the queue.
+    bench.live().await;
+    assert!(is_pending(receive.as_mut()).await);
+    work(bench).await;
+    assert_eq!(receive.await.unwrap().len(), 1);
+}
+
+/// Polls once.
+async fn is_pending<F: Future>(mut future: std::pin::Pin<&mut F>) -> bool {
+    std::future::poll_fn(|context| std::task::Poll::Ready(future.as_mut().poll(context).is_pending())).await
+}
+
+pub async fn a_new_message_wakes_a_receive(bench: &impl Bench) {
+    woken_by(bench, async |bench| {
+        bench.send("a", "1").await;
+    })
+    .await;
+}
+
+pub async fn a_released_message_wakes_a_receive(bench: &impl Bench) {
     bench.send("a", "1").await;
-    assert_eq!(waiting.await.unwrap().len(), 1);
+    let message = receive_one(bench).await;
+    woken_by(bench, async |bench| {
+        bench.queue().set_visibility(&message.receipt, Duration::ZERO).await.unwrap();
+    })
+    .await;
 }
 
 pub async fn receivers_at_the_same_time_share_the_messages(bench: &impl Bench) {

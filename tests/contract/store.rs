@@ -1,5 +1,7 @@
 //! What every [`Store`] has to do.
 
+#![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
+
 use bytes::Bytes;
 use gristmill::{
     io::{Body, IoError, Outputs},

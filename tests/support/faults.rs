@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// What happens at a point of a call.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Fault {
     /// Nothing: the call goes on.
     None,

@@ -1,5 +1,7 @@
 //! The queue's rules in memory, on tokio's clock, so that a test which pauses it sees redeliveries.
 
+#![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
@@ -60,6 +62,11 @@ impl MemoryQueue {
 
     pub fn with_faults(visibility_timeout: Duration, faults: Arc<dyn Faults>) -> Self {
         Self { state: Arc::default(), changed: Arc::default(), faults, visibility_timeout }
+    }
+
+    /// The same queue, as somebody sees it to whom other things happen.
+    pub fn under(&self, faults: Arc<dyn Faults>) -> Self {
+        Self { faults, ..self.clone() }
     }
 
     /// Sends a message unless this version of the key is known, as the local queue does.
@@ -158,8 +165,7 @@ impl Queue for MemoryQueue {
         pass(&*self.faults, "receive", When::Before, "").await.map_err(QueueError::Unavailable)?;
         let deadline = Instant::now() + LONG_POLL;
         loop {
-            let mut changed = std::pin::pin!(self.changed.notified());
-            changed.as_mut().enable();
+            let changed = self.changed.notified();
             let (messages, next) = self.take(max);
             if !messages.is_empty() || max == 0 || Instant::now() >= deadline {
                 let ids: Vec<&str> = messages.iter().map(|message| &*message.id).collect();

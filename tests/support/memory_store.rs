@@ -1,6 +1,8 @@
 //! A bucket in memory: entity tags that change with every write, conditional writes, provenance, a copy and
 //! a delete for a move.
 
+#![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
@@ -46,6 +48,11 @@ impl MemoryStore {
 
     pub fn with_faults(faults: Arc<dyn Faults>) -> Self {
         Self { state: Arc::default(), faults }
+    }
+
+    /// The same bucket, as somebody sees it to whom other things happen.
+    pub fn under(&self, faults: Arc<dyn Faults>) -> Self {
+        Self { faults, ..self.clone() }
     }
 
     /// What a user does. Answers the entity tag.

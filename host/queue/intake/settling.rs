@@ -16,6 +16,10 @@ pub(super) struct Pace {
     /// A file that somebody was seen writing to is finished when it is closed, or when it stayed the same
     /// for this long: the close may have been lost, or the program keeps the file open for ever.
     pub(super) patience: Duration,
+    /// Between two scans while the directory is watched: how late a file may be whose notification was lost.
+    pub(super) scan: Duration,
+    /// Between two scans while it cannot be watched: how late every file may be.
+    pub(super) scan_unwatched: Duration,
 }
 
 impl Default for Pace {
@@ -23,7 +27,7 @@ impl Default for Pace {
         let settle = Duration::from_secs(1);
         // Only inotify tells of closes.
         let patience = if cfg!(target_os = "linux") { Duration::from_secs(30) } else { settle };
-        Self { settle, patience }
+        Self { settle, patience, scan: Duration::from_secs(10), scan_unwatched: Duration::from_secs(1) }
     }
 }
 
@@ -163,7 +167,7 @@ mod tests {
     }
 
     fn settling() -> (Settling, Instant) {
-        (Settling::new(Pace { settle: SECOND, patience: 30 * SECOND }), Instant::now())
+        (Settling::new(Pace { settle: SECOND, patience: 30 * SECOND, ..Pace::default() }), Instant::now())
     }
 
     /// Looks at whatever is due, which has this size, until that time; answers when it was finished.

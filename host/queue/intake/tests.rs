@@ -1,10 +1,28 @@
-use std::{collections::BTreeSet, fs, os::unix::fs::symlink};
+use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
+    fs,
+    os::unix::fs::symlink,
+    time::{Duration, Instant},
+};
 
 use super::*;
-use crate::queue::{Queue, local::Clock};
+use crate::{
+    directory::Identity,
+    event::{self, ObjectEvent},
+    queue::{Queue, local::Clock},
+};
 
-/// Short enough for a test, long enough for its writes in between.
-const PACE: Pace = Pace { settle: Duration::from_millis(100), patience: Duration::from_millis(400) };
+/// Short enough for a test, long enough for its writes in between; no scan but the first.
+const PACE: Pace = Pace {
+    settle: Duration::from_millis(100),
+    patience: Duration::from_millis(400),
+    scan: NEVER,
+    scan_unwatched: Duration::from_millis(100),
+};
+
+/// Beyond any test.
+const NEVER: Duration = Duration::from_secs(3_600);
 
 /// For any condition, on any machine.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -107,7 +125,6 @@ async fn an_event_says_what_the_store_will_say() {
 #[tokio::test]
 async fn all_ways_to_put_a_file_there_are_seen() {
     let bench = Bench::new();
-    // Without scans in the time of the test: they happen at the start and ten seconds later.
     let intake = bench.start(PACE);
     idle(&intake).await;
     let outside = bench.folder.path();
@@ -144,8 +161,7 @@ async fn another_version_is_another_message() {
 #[tokio::test]
 async fn a_file_is_not_sent_before_its_writer_closes_it() {
     let bench = Bench::new();
-    // Patience beyond the test's.
-    let intake = bench.start(Pace { patience: 10 * DEADLINE, ..PACE });
+    let intake = bench.start(Pace { patience: NEVER, ..PACE });
     idle(&intake).await;
     let mut file = fs::File::create(bench.path("slow")).unwrap();
     std::io::Write::write_all(&mut file, b"half").unwrap();
@@ -158,6 +174,31 @@ async fn a_file_is_not_sent_before_its_writer_closes_it() {
     bench.eventually(&["quick", "slow"]).await;
     idle(&intake).await;
     assert!(bench.events().await.iter().all(|event| event.key != "uploads/slow" || event.size == Some(13)));
+}
+
+#[tokio::test]
+async fn a_hidden_name_is_given_time_to_become_another() {
+    let bench = Bench::new();
+    let intake = bench.start(Pace { settle: NEVER, ..PACE });
+    idle(&intake).await;
+    bench.write(".photo.jpg.Xy12", "x");
+    bench.write("quick", "x");
+    bench.eventually(&["quick"]).await;
+    assert_eq!(intake.pending(), 1);
+    fs::rename(bench.path(".photo.jpg.Xy12"), bench.path("photo.jpg")).unwrap();
+    bench.eventually(&["quick", "photo.jpg"]).await;
+    idle(&intake).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_watched_is_scanned() {
+    let bench = Bench::new();
+    let intake = bench.start(Pace { scan: Duration::from_millis(100), ..PACE });
+    idle(&intake).await;
+    // As if the notifications were lost: the watch stays with the directory that was moved away.
+    bench.write("later", "x");
+    bench.eventually(&["later"]).await;
+    drop(intake);
 }
 
 #[tokio::test]
@@ -246,7 +287,7 @@ async fn nobody_is_kept_waiting_at_the_end() {
     for n in 0..500 {
         bench.write(&n.to_string(), "x");
     }
-    let intake = bench.start(Pace { settle: 10 * DEADLINE, patience: 10 * DEADLINE });
+    let intake = bench.start(Pace { settle: NEVER, patience: NEVER, ..PACE });
     assert!(intake.pending() > 0);
     tokio::time::timeout(DEADLINE, intake.shutdown()).await.unwrap();
     drop(bench.start(PACE));

@@ -13,7 +13,7 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::{
-    sqlite::{Database, OpenError, Unavailable},
+    sqlite::{Database, Keep, OpenError, Unavailable},
     store::Provenance,
 };
 
@@ -62,7 +62,7 @@ impl Records {
         let (provenance, metadata) = (json(&record.provenance)?, json(&record.metadata)?);
         let content_type = record.content_type.clone();
         self.0
-            .write(move |connection| {
+            .write(Keep::Forever, move |connection| {
                 let now = milliseconds(SystemTime::now());
                 connection
                     .prepare_cached(

@@ -48,7 +48,7 @@ struct Area {
 pub(super) enum Output {
     /// Takes bytes: `written` are in the file, the rest is in `buffer`.
     Open { written: u64, buffer: Vec<u8> },
-    /// Whole and durable in its file.
+    /// Whole in its file.
     Sealed(Identity),
     /// At its key.
     Published,
@@ -78,7 +78,7 @@ impl LocalStaging {
         self.0.file_name(index)
     }
 
-    /// Brings all of the output into its file, durably; what it then is stays the same at its key.
+    /// Brings all of the output into its file. The identity stays the same at its key.
     pub(super) async fn seal(&self, output: &mut Output, index: usize) -> Result<Identity, StoreError> {
         let (written, buffer) = match std::mem::replace(output, Output::Broken) {
             Output::Open { written, buffer } => (written, buffer),
@@ -97,12 +97,24 @@ impl LocalStaging {
         let identity = blocking(move || {
             let file = area.append(index, written, &[&buffer])?;
             let refused = |reason| area.shared.refused_staging("write", &area.file_name(index), reason);
-            sync(&file).map_err(refused)?;
             Ok(Identity::of(&rustix::fs::fstat(&file).map_err(refused)?))
         })
         .await?;
         *output = Output::Sealed(identity);
         Ok(identity)
+    }
+
+    /// Brings the output's file to disk.
+    pub(super) async fn settle(&self, index: usize) -> Result<(), StoreError> {
+        let area = Arc::clone(&self.0);
+        blocking(move || {
+            let name = area.file_name(index);
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(&area.shared.outputs, &name, flags, Mode::empty())
+                .and_then(sync)
+                .map_err(|reason| area.shared.refused_staging("write through to disk", &name, reason))
+        })
+        .await
     }
 }
 

@@ -16,8 +16,9 @@ const SIDE: RangeInclusive<u32> = 1..=16_383;
 /// The quality of JPEG by default, as in sharp and libvips.
 const DEFAULT_QUALITY: u8 = 80;
 const QUALITY: RangeInclusive<u8> = 1..=100;
-/// Pixels that are decoded by default: every camera's picture, at 400 MB of memory in the worst case.
-const DEFAULT_MAX_PIXELS: u64 = 100_000_000;
+/// Pixels that are decoded by default, the same as in imgproxy: whatever the format, they fit the memory that
+/// a call has by default, so that a bomb is a rejection and no trap.
+const DEFAULT_MAX_PIXELS: u64 = 50_000_000;
 /// The range for `max_pixels`: with four bytes for each, more does not fit the memory of an instance.
 const MAX_PIXELS: RangeInclusive<u64> = 1..=400_000_000;
 /// Bytes that are read by default.
@@ -163,7 +164,10 @@ impl Settings {
         check("quality", given.quality, QUALITY)?;
         check("max_pixels", given.max_pixels, MAX_PIXELS)?;
         check("max_bytes", given.max_bytes, MAX_BYTES)?;
-        check("sizes", given.sizes.len(), 1..=MAX_SIZES).map_err(|error| Reject::new(format!("{error} entries")))?;
+        let count = given.sizes.len();
+        if !(1..=MAX_SIZES).contains(&count) {
+            return Err(Reject::new(format!("setting `sizes` has {count} entries; it takes 1 to {MAX_SIZES}")));
+        }
         let sizes = given.sizes.into_iter().map(NamedSize::new).collect::<Result<Vec<_>, _>>()?;
         for (place, size) in sizes.iter().enumerate() {
             if sizes[..place].iter().any(|earlier| earlier.label == size.label) {

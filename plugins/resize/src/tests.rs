@@ -99,7 +99,7 @@ fn wrong_settings_are_named() {
         (json!({"format": "avif"}), "setting `format`: unknown variant `avif`"),
         (json!({"quality": 101}), "setting `quality` is 101; it takes 1 to 100"),
         (json!({"quality": "high"}), "setting `quality`: invalid type: string \"high\""),
-        (json!({"sizes": []}), "setting `sizes` is 0; it takes 1 to 32 entries"),
+        (json!({"sizes": []}), "setting `sizes` has 0 entries; it takes 1 to 32"),
         (json!({"sizes": [0]}), "setting `sizes` is 0; it takes 1 to 16383"),
         (json!({"sizes": [320, "big"]}), "setting `sizes[1]`: a size is a whole number of pixels, or"),
         (json!({"sizes": [{"name": "a"}]}), "without `width` and `height`"),

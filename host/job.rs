@@ -4,7 +4,7 @@
 //! then made visible, then the object is moved, and only then does the caller acknowledge the message.
 //! Doing any of it twice leaves the same state as doing it once.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, future::Future, sync::Arc};
 
 use tokio::{runtime::Handle, sync::watch};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -17,7 +17,7 @@ use crate::{
     registry::Catalog,
     retry::{Class, Failure},
     route,
-    store::{Expect, ObjectMeta, OutputMeta, PluginVersion, Provenance, Store, StoreError},
+    store::{Existing, Expect, ObjectMeta, OutputMeta, PluginVersion, Provenance, Store, StoreError},
 };
 
 /// How often a write is tried at a key whose content keeps changing under it.
@@ -119,36 +119,41 @@ async fn process<S: Store>(
     }
 
     // 2. Pin its identity: from here on it is this content or none.
-    let object = match ctx.store.open(&event.key).await {
+    let object = match unless(cancel, ctx.store.open(&event.key)).await? {
         Ok(object) => object,
-        Err(StoreError::NotFound(_)) => return source_is_gone(ctx, event).await,
+        Err(StoreError::NotFound(_)) => return unless(cancel, source_is_gone(ctx, event)).await?,
         Err(error) => return Err(error.into()),
     };
     let meta = ctx.store.meta(&object);
     let route = route::route(&ctx.config.routes, meta);
     let destination = route::destination(&ctx.config, route, &meta.key)
         .map_err(|error| Failure::new(Class::Impossible, error.to_string()))?;
+    // Only now, as a source that had been moved before the host was stopped is done for all that.
+    let max_attempts = ctx.config.retry.max_attempts;
+    if attempt > max_attempts {
+        let reason =
+            format!("was delivered {max_attempts} times and the host was stopped each time before it could finish");
+        return Err(Failure::new(Class::Crashed, reason).into());
+    }
 
     // 3. Run the plugins, one after the other. All must succeed.
-    let steps = run_steps(ctx, event, &object, route, &destination, attempt, cancel).await?;
+    let steps = unless(cancel, run_steps(ctx, event, &object, route, &destination, attempt)).await??;
 
-    // 4. Nothing made from another content than the pinned one may become visible.
-    ctx.store.verify(&object).await?;
-    if cancel.is_cancelled() {
-        return Err(Stopped::Cancelled);
-    }
+    // 4. Nothing made from another content than the pinned one may become visible. After this there is no
+    // way back.
+    unless(cancel, ctx.store.verify(&object)).await??;
 
     // 5. Make the outputs visible.
     for step in &steps {
         for (index, output) in step.outputs.iter().enumerate() {
             let write = Write::Output { staging: &step.staging, index, output };
-            place(ctx, &output.key, write, &provenance(meta, vec![step.plugin.version()])).await?;
+            place(ctx, &object, &output.key, write, &provenance(meta, vec![step.plugin.version()])).await?;
         }
     }
 
     // 6. Move the original. The caller acknowledges.
     let plugins: Vec<PluginVersion> = steps.iter().map(|step| step.plugin.version()).collect();
-    place(ctx, &destination, Write::Original { object: &object }, &provenance(meta, plugins.clone())).await?;
+    place(ctx, &object, &destination, Write::Original, &provenance(meta, plugins.clone())).await?;
 
     let outputs = steps.iter().flat_map(|step| &step.outputs).map(|output| (output.key.clone(), output.size)).collect();
     let committed = Committed { destination, size: meta.size, outputs, plugins };
@@ -157,6 +162,15 @@ async fn process<S: Store>(
         Some(reasons) if !reasons.is_empty() => Outcome::Skipped(committed, reasons.join("; ")),
         _ => Outcome::Processed(committed),
     })
+}
+
+/// Gives up what is under way as soon as it is cancelled. Not for a commit.
+async fn unless<T>(cancel: &CancellationToken, work: impl Future<Output = T>) -> Result<T, Stopped> {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(Stopped::Cancelled),
+        done = work => Ok(done),
+    }
 }
 
 /// One plugin's finished, still invisible work.
@@ -174,7 +188,6 @@ async fn run_steps<S: Store>(
     route: Option<&Route>,
     destination: &str,
     attempt: u32,
-    cancel: &CancellationToken,
 ) -> Result<Vec<Step<S>>, Stopped> {
     let uses = route.map_or(&[][..], |route| &route.uses);
     let catalog = Arc::clone(&ctx.catalog.borrow());
@@ -194,12 +207,7 @@ async fn run_steps<S: Store>(
         };
         let guest = Arc::clone(&plugin);
         let call = AbortOnDropHandle::new(ctx.guests.spawn(async move { guest.call(call).await }));
-        let report = tokio::select! {
-            biased;
-            () = cancel.cancelled() => return Err(Stopped::Cancelled),
-            report = call => report.map_err(|error| host_panic(&plugin, &error))?,
-        };
-        let CallReport { result, outputs, .. } = report;
+        let CallReport { result, outputs, .. } = call.await.map_err(|error| host_panic(&plugin, &error))?;
         let (outputs, skipped) = match result {
             Ok(Verdict::Done) => (outputs, None),
             Ok(Verdict::Skipped(reason)) => (Vec::new(), Some(reason)),
@@ -246,12 +254,18 @@ async fn source_is_gone<S: Store>(ctx: &Context<S>, event: &ObjectEvent) -> Resu
 /// What is written at the destination.
 enum Write<'a, S: Store> {
     Output { staging: &'a S::Staging, index: usize, output: &'a CreatedOutput },
-    Original { object: &'a S::Object },
+    Original,
 }
 
 /// Writes at `key` without overwriting anything foreign: what is there must be missing, or come from the
 /// same source key (an earlier run, or an older upload).
-async fn place<S: Store>(ctx: &Context<S>, key: &str, write: Write<'_, S>, from: &Provenance) -> Result<(), Stopped> {
+async fn place<S: Store>(
+    ctx: &Context<S>,
+    object: &S::Object,
+    key: &str,
+    write: Write<'_, S>,
+    from: &Provenance,
+) -> Result<(), Stopped> {
     let mut expect = Expect::Absent;
     for _ in 0..PLACE_TRIES {
         let written = match &write {
@@ -263,7 +277,7 @@ async fn place<S: Store>(ctx: &Context<S>, key: &str, write: Write<'_, S>, from:
                 };
                 ctx.store.publish(staging, *index, &meta, from, &expect).await
             }
-            Write::Original { object } => ctx.store.relocate(object, key, from, &expect).await,
+            Write::Original => ctx.store.relocate(object, key, from, &expect).await,
         };
         match written {
             Ok(()) => return Ok(()),
@@ -272,8 +286,12 @@ async fn place<S: Store>(ctx: &Context<S>, key: &str, write: Write<'_, S>, from:
         }
         expect = match ctx.store.inspect(key).await? {
             None => Expect::Absent,
-            Some(there) if there.provenance.as_ref().is_some_and(|p| p.source_key == from.source_key) => {
-                Expect::Etag(there.etag)
+            Some(Existing { etag, provenance: Some(other) }) if other.source_key == from.source_key => {
+                // Made from an older upload, or from a newer one that overtook us.
+                if other.source_etag != from.source_etag {
+                    ctx.store.verify(object).await?;
+                }
+                Expect::Etag(etag)
             }
             Some(there) => {
                 let owner = match there.provenance {

@@ -1,9 +1,11 @@
 //! Receive, admit, run, settle; and drain when told to.
 
 use std::{
+    collections::HashMap,
+    future::Future,
     sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -11,14 +13,14 @@ use std::{
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
-    time::Instant,
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     event::{self, ObjectEvent},
     job::{self, Context, Outcome},
-    queue::{DeadLetter, Message, Queue, QueueError, lease::Lease},
+    queue::{DeadLetter, Message, Queue, QueueError, Receipt, lease::Lease},
     retry::{self, Action, Class, Failure},
     store::Store,
 };
@@ -26,8 +28,11 @@ use crate::{
 /// The most messages that one receive asks for: SQS's own maximum.
 const MAX_BATCH: usize = 10;
 
-/// How long a receive that is under way at shutdown may still take; what it brings is released.
-const ABSORB_RECEIVE: Duration = Duration::from_secs(25);
+/// How long a receive may take: longer than the longest long poll. Receives have been seen to hang for ever.
+const RECEIVE_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// How long any other call of the queue may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Pause of the polling while queue or store are down: doubles from the first to the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -36,6 +41,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How often an acknowledgement, back-off or dead letter is tried while the queue is down. After that
 /// the message comes back by itself, and its object is found done.
 const SETTLE_TRIES: u32 = 5;
+
+/// Messages whose excused deliveries are remembered: far more than an outage can touch while the polling
+/// pauses, and still little memory.
+const MAX_EXCUSED: usize = 10_000;
 
 /// What a delivery of one object came to, for those who watch.
 #[derive(Debug)]
@@ -64,12 +73,19 @@ pub enum Settled {
 }
 
 /// Runs jobs until it is told to stop.
-pub struct Worker<Q, S> {
+pub struct Worker<Q, S>(Arc<Shared<Q, S>>);
+
+/// What the worker and its deliveries share.
+struct Shared<Q, S> {
     queue: Arc<Q>,
     context: Arc<Context<S>>,
     reports: mpsc::Sender<Report>,
-    /// Outages seen in a row; 0 when the last call to queue and store worked.
-    outages: Arc<AtomicU32>,
+    /// Whether the last call of the queue failed, and whether the store failed the last job.
+    queue_is_down: AtomicBool,
+    store_is_down: AtomicBool,
+    /// Deliveries that came to nothing without the object's fault, by message: no attempts. A host that
+    /// starts again has forgotten them.
+    excused: Mutex<HashMap<String, u32>>,
 }
 
 /// The two ways to stop.
@@ -85,14 +101,23 @@ impl<Q: Queue, S: Store> Worker<Q, S> {
     /// A worker over a queue and what its jobs need. One [`Report`] is sent for each object of each
     /// delivery.
     pub fn new(queue: Arc<Q>, context: Arc<Context<S>>, reports: mpsc::Sender<Report>) -> Self {
-        Self { queue, context, reports, outages: Arc::default() }
+        Self(Arc::new(Shared {
+            queue,
+            context,
+            reports,
+            queue_is_down: AtomicBool::default(),
+            store_is_down: AtomicBool::default(),
+            excused: Mutex::default(),
+        }))
     }
 
     /// Polls and works until `shutdown.drain`, then lets the jobs in flight finish within the drain
     /// timeout. Returns when none is left.
     pub async fn run(self, shutdown: &Shutdown) {
-        let slots = Arc::new(Semaphore::new(self.context.config.slots));
+        let Self(shared) = self;
+        let slots = Arc::new(Semaphore::new(shared.context.config.slots));
         let mut jobs = JoinSet::new();
+        let mut pause = Duration::ZERO;
         loop {
             while let Some(ended) = jobs.try_join_next() {
                 log_panic(ended);
@@ -102,87 +127,95 @@ impl<Q: Queue, S: Store> Worker<Q, S> {
                 () = shutdown.drain.cancelled() => break,
                 permits = admit(&slots) => permits,
             };
+            // While queue or store are down, no delivery is spent on finding that out.
+            pause = if shared.is_down() { (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE) } else { Duration::ZERO };
             tokio::select! {
                 biased;
                 () = shutdown.drain.cancelled() => break,
-                () = self.pause() => {}
+                () = sleep(pause) => {}
             }
-            let received = Instant::now();
-            let receive = self.queue.receive(permits.len());
+            let receive = within(RECEIVE_TIMEOUT, shared.queue.receive(permits.len()));
             tokio::pin!(receive);
             let messages = tokio::select! {
+                biased;
                 messages = &mut receive => messages,
                 () = shutdown.drain.cancelled() => {
-                    if let Ok(Ok(messages)) = tokio::time::timeout(ABSORB_RECEIVE, receive).await {
-                        self.release(messages).await;
-                    }
-                    break;
+                    let deadline = shared.drain_deadline();
+                    shared.absorb(receive, shutdown, deadline).await;
+                    return drain(jobs, shutdown, deadline).await;
                 }
             };
+            shared.queue_is_down.store(messages.is_err(), Ordering::Relaxed);
             match messages {
                 Ok(messages) => {
-                    self.outages.store(0, Ordering::Relaxed);
                     for (message, permit) in messages.into_iter().zip(permits) {
-                        jobs.spawn(self.delivery(message, received, permit, shutdown.now.clone()).run());
+                        let delivery = Delivery::new(&shared, message, permit, &shutdown.now);
+                        jobs.spawn(delivery.run());
                     }
                 }
-                Err(error) => {
-                    self.outages.fetch_add(1, Ordering::Relaxed);
-                    tracing::error!(%error, "cannot receive");
+                Err(error) => tracing::error!(%error, "cannot receive"),
+            }
+        }
+        drain(jobs, shutdown, shared.drain_deadline()).await;
+    }
+}
+
+impl<Q: Queue, S: Store> Shared<Q, S> {
+    fn is_down(&self) -> bool {
+        self.queue_is_down.load(Ordering::Relaxed) || self.store_is_down.load(Ordering::Relaxed)
+    }
+
+    fn drain_deadline(&self) -> Instant {
+        Instant::now() + self.context.config.drain_timeout
+    }
+
+    /// Gives back what a receive brings that is under way when the drain begins.
+    async fn absorb(
+        &self,
+        receive: impl Future<Output = Result<Vec<Message>, QueueError>>,
+        shutdown: &Shutdown,
+        deadline: Instant,
+    ) {
+        let release = async {
+            for message in receive.await.unwrap_or_default() {
+                if let Err(error) = self.set_visibility(&message.receipt, Duration::ZERO).await {
+                    tracing::warn!(message = message.id, %error, "cannot release, the message comes back when its visibility timeout ends");
                 }
             }
-        }
-        self.drain(jobs, shutdown).await;
-    }
-
-    fn delivery(
-        &self,
-        message: Message,
-        received: Instant,
-        permit: OwnedSemaphorePermit,
-        cancel: CancellationToken,
-    ) -> Delivery<Q, S> {
-        Delivery {
-            queue: Arc::clone(&self.queue),
-            context: Arc::clone(&self.context),
-            reports: self.reports.clone(),
-            outages: Arc::clone(&self.outages),
-            cancel: cancel.child_token(),
-            message,
-            received,
-            _permit: permit,
+        };
+        tokio::select! {
+            biased;
+            () = shutdown.now.cancelled() => {}
+            // What it still brings after that comes back when its visibility timeout ends.
+            _ = timeout_at(deadline, release) => {}
         }
     }
 
-    /// Waits while the queue or the store are down, so that no delivery is spent on finding that out.
-    async fn pause(&self) {
-        let outages = self.outages.load(Ordering::Relaxed);
-        if outages > 0 {
-            let doubled = FIRST_PAUSE.saturating_mul(1 << (outages - 1).min(16));
-            tokio::time::sleep(doubled.min(LONGEST_PAUSE)).await;
-        }
+    async fn set_visibility(&self, receipt: &Receipt, after: Duration) -> Result<(), QueueError> {
+        within(CALL_TIMEOUT, self.queue.set_visibility(receipt, after)).await
     }
 
-    async fn release(&self, messages: Vec<Message>) {
-        for message in messages {
-            if let Err(error) = self.queue.set_visibility(&message.receipt, Duration::ZERO).await {
-                tracing::warn!(message = message.id, %error, "cannot release, the message comes back when its visibility timeout ends");
-            }
-        }
+    fn excused(&self) -> MutexGuard<'_, HashMap<String, u32>> {
+        self.excused.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    async fn drain(&self, mut jobs: JoinSet<()>, shutdown: &Shutdown) {
-        let deadline = Instant::now() + self.context.config.drain_timeout;
-        loop {
-            tokio::select! {
-                biased;
-                ended = jobs.join_next() => match ended {
-                    Some(ended) => log_panic(ended),
-                    None => return,
-                },
-                // Jobs that are committing finish; the others are cancelled and release their message.
-                () = tokio::time::sleep_until(deadline), if !shutdown.now.is_cancelled() => shutdown.now.cancel(),
-            }
+/// A call of the queue; one that has not come back in time has failed, as far as anybody can know.
+async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, QueueError>>) -> Result<T, QueueError> {
+    let late = |_| Err(QueueError::Unavailable(format!("the queue has not answered for {} s", limit.as_secs())));
+    timeout(limit, call).await.unwrap_or_else(late)
+}
+
+async fn drain(mut jobs: JoinSet<()>, shutdown: &Shutdown, deadline: Instant) {
+    loop {
+        tokio::select! {
+            biased;
+            ended = jobs.join_next() => match ended {
+                Some(ended) => log_panic(ended),
+                None => return,
+            },
+            // Jobs that are committing finish; the others are cancelled and release their message.
+            () = tokio::time::sleep_until(deadline), if !shutdown.now.is_cancelled() => shutdown.now.cancel(),
         }
     }
 }
@@ -208,23 +241,40 @@ fn log_panic(ended: Result<(), tokio::task::JoinError>) {
 
 /// One delivery of one message.
 struct Delivery<Q, S> {
-    queue: Arc<Q>,
-    context: Arc<Context<S>>,
-    reports: mpsc::Sender<Report>,
-    outages: Arc<AtomicU32>,
-    cancel: CancellationToken,
+    shared: Arc<Shared<Q, S>>,
     message: Message,
     received: Instant,
+    /// From 1.
+    attempt: u32,
+    cancel: CancellationToken,
     _permit: OwnedSemaphorePermit,
 }
 
 impl<Q: Queue, S: Store> Delivery<Q, S> {
+    fn new(
+        shared: &Arc<Shared<Q, S>>,
+        message: Message,
+        permit: OwnedSemaphorePermit,
+        cancel: &CancellationToken,
+    ) -> Self {
+        let excused = shared.excused().get(&message.id).copied().unwrap_or_default();
+        Self {
+            shared: Arc::clone(shared),
+            attempt: message.receive_count.saturating_sub(excused).max(1),
+            message,
+            received: Instant::now(),
+            cancel: cancel.child_token(),
+            _permit: permit,
+        }
+    }
+
     async fn run(self) {
-        let lease = Lease::start(Arc::clone(&self.queue), self.message.receipt.clone(), self.received);
+        let lease = Lease::start(Arc::clone(&self.shared.queue), self.message.receipt.clone(), self.received);
         let results = {
             let work = self.work();
             tokio::pin!(work);
             tokio::select! {
+                biased;
                 results = &mut work => results,
                 () = lease.lost() => {
                     tracing::warn!(message = self.message.id, "lost the lease, stopping the job before it commits");
@@ -239,64 +289,59 @@ impl<Q: Queue, S: Store> Delivery<Q, S> {
 
     /// Each object of the message, one by one. Those that are done stay done when the message comes back.
     async fn work(&self) -> Vec<(String, Outcome)> {
-        let attempt = self.message.receive_count;
-        let max_attempts = self.context.config.retry.max_attempts;
-        let unreadable =
-            |class, reason: String| vec![(self.message.id.clone(), Outcome::Failed(Failure::new(class, reason)))];
         let events = match event::parse(&self.message.body) {
             Ok(events) => events,
-            Err(error) => return unreadable(Class::Malformed, error.to_string()),
+            Err(error) => {
+                let failure = Failure::new(Class::Malformed, error.to_string());
+                return vec![(self.message.id.clone(), Outcome::Failed(failure))];
+            }
         };
         for event in &events.ignored {
             tracing::info!(message = self.message.id, event, "event ignored");
         }
         let mut results = Vec::with_capacity(events.objects.len());
         for event in events.objects {
-            let outcome = if attempt > max_attempts {
-                let reason = format!(
-                    "was delivered {max_attempts} times and the host was stopped each time before it could finish"
-                );
-                Outcome::Failed(Failure::new(Class::Crashed, reason))
-            } else {
-                self.one(&event, attempt).await
-            };
+            let outcome = self.one(&event).await;
             results.push((event.key, outcome));
         }
         results
     }
 
-    async fn one(&self, event: &ObjectEvent, attempt: u32) -> Outcome {
-        let outcome = job::run(&self.context, event, attempt, &self.cancel).await;
+    async fn one(&self, event: &ObjectEvent) -> Outcome {
+        let outcome = job::run(&self.shared.context, event, self.attempt, &self.cancel).await;
         match &outcome {
-            Outcome::Failed(failure) if failure.class == Class::Infrastructure => {
-                self.outages.fetch_add(1, Ordering::Relaxed);
-            }
-            Outcome::Processed(_) | Outcome::Skipped(..) => self.outages.store(0, Ordering::Relaxed),
-            _ => {}
+            Outcome::Ignored(_) | Outcome::Cancelled => {}
+            other => self.shared.store_is_down.store(is_outage(other), Ordering::Relaxed),
         }
         outcome
     }
 }
 
-/// What happens to a whole message: the strictest of what its objects need.
+fn is_outage(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Failed(failure) if failure.class == Class::Infrastructure)
+}
+
+/// What happens to a whole message. While any of its objects may still get further it comes back, since
+/// those that are done or can never work lose nothing by that.
 enum Fate {
     Acknowledge,
-    Release,
+    /// With the key and the failure of the first object that can never work.
+    DeadLetter(Option<String>, Failure),
     Retry(Duration),
-    DeadLetter(Failure),
+    Release,
 }
 
 impl<Q: Queue, S: Store> Delivery<Q, S> {
     /// Acknowledges, releases, backs off or dead-letters the message, and tells what came of it.
     async fn settle(self, results: Vec<(String, Outcome)>) {
         let fate = self.fate(&results);
-        let settled = self.carry_out(&fate, &results).await;
+        self.excuse(&fate, &results);
+        let settled = self.carry_out(&fate).await;
         for (key, outcome) in results {
             let result = match (outcome, &fate) {
-                (Outcome::Cancelled, _) => Settled::Released,
-                (Outcome::Failed(_), Fate::Acknowledge | Fate::Release) => Settled::Released,
+                (Outcome::Cancelled, _) | (Outcome::Failed(_), Fate::Acknowledge | Fate::Release) => Settled::Released,
                 (Outcome::Failed(failure), Fate::Retry(after)) => Settled::Retried(failure, *after),
-                (Outcome::Failed(failure), Fate::DeadLetter(_)) => Settled::DeadLettered(failure),
+                (Outcome::Failed(failure), Fate::DeadLetter(..)) => Settled::DeadLettered(failure),
                 (outcome, _) => Settled::Finished(outcome),
             };
             if !settled && matches!(result, Settled::DeadLettered(_)) {
@@ -304,54 +349,69 @@ impl<Q: Queue, S: Store> Delivery<Q, S> {
             }
             let report = Report { key, attempt: self.message.receive_count, elapsed: self.received.elapsed(), result };
             // Nobody listens any more only when the host is about to end.
-            let _ = self.reports.send(report).await;
+            let _ = self.shared.reports.send(report).await;
         }
     }
 
     fn fate(&self, results: &[(String, Outcome)]) -> Fate {
         let mut fate = Fate::Acknowledge;
-        for (_, outcome) in results {
+        for (key, outcome) in results {
             fate = match (fate, outcome) {
-                (dead @ Fate::DeadLetter(_), _) => dead,
-                (before, Outcome::Failed(failure)) => {
+                (_, Outcome::Cancelled) | (Fate::Release, _) => Fate::Release,
+                (fate, Outcome::Failed(failure)) => {
                     let jitter = fastrand::f64();
-                    match (
-                        before,
-                        retry::decide(failure, self.message.receive_count, &self.context.config.retry, jitter),
-                    ) {
-                        (_, Action::DeadLetter) => Fate::DeadLetter(failure.clone()),
+                    let action = retry::decide(failure, self.attempt, &self.shared.context.config.retry, jitter);
+                    match (fate, action) {
                         (Fate::Retry(before), Action::Retry { after }) => Fate::Retry(before.max(after)),
-                        (Fate::Release, Action::Retry { .. }) => Fate::Release,
                         (_, Action::Retry { after }) => Fate::Retry(after),
+                        (Fate::Acknowledge, Action::DeadLetter) => {
+                            // The key of what cannot be read is not known.
+                            let key = (failure.class != Class::Malformed).then(|| key.clone());
+                            Fate::DeadLetter(key, failure.clone())
+                        }
+                        (fate, Action::DeadLetter) => fate,
                     }
                 }
-                (Fate::Acknowledge | Fate::Release, Outcome::Cancelled) => Fate::Release,
-                (before, _) => before,
+                (fate, _) => fate,
             };
         }
         fate
     }
 
+    /// Remembers that this delivery was no attempt, if it was none.
+    fn excuse(&self, fate: &Fate, results: &[(String, Outcome)]) {
+        let mut excused = self.shared.excused();
+        let is_none = matches!(fate, Fate::Release) || results.iter().any(|(_, outcome)| is_outage(outcome));
+        match fate {
+            Fate::Acknowledge | Fate::DeadLetter(..) => _ = excused.remove(&self.message.id),
+            _ if is_none && (excused.len() < MAX_EXCUSED || excused.contains_key(&self.message.id)) => {
+                *excused.entry(self.message.id.clone()).or_default() += 1;
+            }
+            _ => {}
+        }
+    }
+
     /// Whether the queue took it. A stale receipt means that somebody else has the message now.
-    async fn carry_out(&self, fate: &Fate, results: &[(String, Outcome)]) -> bool {
-        let receipt = &self.message.receipt;
+    async fn carry_out(&self, fate: &Fate) -> bool {
+        let (queue, receipt) = (&self.shared.queue, &self.message.receipt);
         let mut pause = FIRST_PAUSE;
         for _ in 0..SETTLE_TRIES {
             let done = match fate {
-                Fate::Acknowledge => self.queue.acknowledge(receipt).await,
-                Fate::Release => self.queue.set_visibility(receipt, Duration::ZERO).await,
-                Fate::Retry(after) => self.queue.set_visibility(receipt, *after).await,
-                Fate::DeadLetter(failure) => {
-                    self.queue.dead_letter(&self.message, &self.letter(failure, results)).await
+                Fate::Acknowledge => within(CALL_TIMEOUT, queue.acknowledge(receipt)).await,
+                Fate::Release => self.shared.set_visibility(receipt, Duration::ZERO).await,
+                Fate::Retry(after) => self.shared.set_visibility(receipt, *after).await,
+                Fate::DeadLetter(key, failure) => {
+                    let letter = self.letter(key.clone(), failure);
+                    within(CALL_TIMEOUT, queue.dead_letter(&self.message, &letter)).await
                 }
             };
+            self.shared.queue_is_down.store(matches!(done, Err(QueueError::Unavailable(_))), Ordering::Relaxed);
             match done {
                 Ok(()) => return true,
                 Err(QueueError::Stale) => return false,
                 Err(QueueError::Unavailable(error)) => {
-                    self.outages.fetch_add(1, Ordering::Relaxed);
                     tracing::error!(message = self.message.id, error, "cannot settle a message");
-                    tokio::time::sleep(pause).await;
+                    sleep(pause).await;
                     pause = pause.saturating_mul(2);
                 }
             }
@@ -359,11 +419,7 @@ impl<Q: Queue, S: Store> Delivery<Q, S> {
         false
     }
 
-    fn letter(&self, failure: &Failure, results: &[(String, Outcome)]) -> DeadLetter {
-        let key = match failure.class {
-            Class::Malformed => None,
-            _ => results.iter().find(|(_, outcome)| matches!(outcome, Outcome::Failed(_))).map(|(key, _)| key.clone()),
-        };
+    fn letter(&self, key: Option<String>, failure: &Failure) -> DeadLetter {
         DeadLetter {
             reason: failure.reason.clone(),
             class: failure.class.as_str().to_owned(),

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
 
-mod hostile_guests {
+mod sandbox {
     mod calls;
     mod hand_written;
     mod limits;

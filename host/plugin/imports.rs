@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use wasmtime::component::{HasSelf, Resource, ResourceTable, ResourceTableError};
+use wasmtime::component::{HasSelf, Resource, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
         types::{self, HostBody, HostOutput, OutputError},
     },
     invoke::CreatedOutput,
-    limits::{Budget, LimitHit},
+    limits::Budget,
 };
 use crate::{
     io::{Body, Outputs},
@@ -127,10 +127,7 @@ impl Host for Guest {
             Ok(checked) => checked,
             Err(error) => return Ok(Err(OutputError::InvalidMetadata(text::printable(&error.to_string(), MAX_ERROR)))),
         };
-        let handle = self.table.push(OutputHandle(self.created.len())).map_err(|error| match error {
-            ResourceTableError::Full => LimitHit::Handles(self.budget.limits.handles).into(),
-            other => wasmtime::Error::from(other),
-        })?;
+        let handle = self.table.push(OutputHandle(self.created.len()))?;
         self.created.push(CreatedOutput { key, content_type, metadata, size: 0 });
         Ok(Ok(handle))
     }

@@ -3,13 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
-use wasmtime::{Store, Trap, UpdateDeadline, WasmBacktrace, component::ResourceTable};
+use wasmtime::{
+    Store, Trap, UpdateDeadline, WasmBacktrace,
+    component::{ResourceTable, ResourceTableError},
+};
 use wasmtime_wasi::WasiCtx;
 
 use super::{
     Plugin,
     bindings::gristmill::plugin::types::{self, Failure},
-    imports::{BodyHandle, Guest},
+    imports::{BodyHandle, Guest, MAX_READ},
     limits::{Budget, LimitHit, MAX_CALL_BYTES},
 };
 use crate::{
@@ -128,7 +131,8 @@ impl Plugin {
             &self.engine.wasmtime,
             Guest {
                 table: handles(&limits),
-                wasi: WasiCtx::builder().build(),
+                // Randomness is made in one go, during which no other guest gets the thread.
+                wasi: WasiCtx::builder().max_random_size(MAX_READ.into()).build(),
                 budget: Budget::new(limits),
                 bytes_read: 0,
                 created: Vec::new(),
@@ -141,7 +145,9 @@ impl Plugin {
         );
         store.limiter(|guest| &mut guest.budget);
         store.set_hostcall_fuel(MAX_CALL_BYTES + CALL_OVERHEAD);
-        store.set_max_component_handles(limits.handles as usize);
+        // Bounds the handles that the table knows nothing of: those of a component's own parts, and those
+        // lent to a host call, which count a second time while it lasts.
+        store.set_max_component_handles((limits.handles as usize).saturating_mul(2));
         store.set_epoch_deadline(1);
         // Ticks drift under load, so they only say when to look at the clock.
         store.epoch_deadline_callback(move |_| {
@@ -189,10 +195,10 @@ impl Plugin {
     }
 }
 
-/// A table for the handles of one call. The one more is the body, which the host itself puts in.
+/// A table for the handles of one call: the body, outputs and WASI's.
 fn handles(limits: &Limits) -> ResourceTable {
     let mut table = ResourceTable::new();
-    table.set_max_capacity((limits.handles as usize).saturating_add(1));
+    table.set_max_capacity(limits.handles as usize);
     table
 }
 
@@ -203,6 +209,9 @@ fn call_error(error: &wasmtime::Error, limits: &Limits) -> CallError {
         return CallError::Io(io.clone());
     }
     let limit = error.downcast_ref::<LimitHit>().copied().or_else(|| {
+        if let Some(ResourceTableError::Full) = error.downcast_ref() {
+            return Some(LimitHit::Handles(limits.handles));
+        }
         let root = error.root_cause().to_string();
         match error.downcast_ref::<Trap>() {
             Some(Trap::StackOverflow) => Some(LimitHit::Stack),

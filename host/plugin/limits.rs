@@ -78,10 +78,11 @@ impl Budget {
 
     /// Counts bytes about to be staged.
     pub fn write(&mut self, bytes: usize) -> Result<(), LimitHit> {
-        self.output_bytes = self.output_bytes.saturating_add(bytes as u64);
-        if self.output_bytes > self.limits.output_bytes {
+        let output_bytes = self.output_bytes.saturating_add(bytes as u64);
+        if output_bytes > self.limits.output_bytes {
             return Err(LimitHit::OutputBytes(self.limits.output_bytes));
         }
+        self.output_bytes = output_bytes;
         Ok(())
     }
 
@@ -110,7 +111,11 @@ impl Budget {
 /// An error here traps the guest at once: a language runtime that is merely told "no" would go on in a
 /// way that hides the reason.
 impl ResourceLimiter for Budget {
-    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        // The module's own rule: the guest expects to see this growth fail, and it takes no memory.
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
         self.memory = self.memory.saturating_add((desired.saturating_sub(current)) as u64);
         if self.memory > self.limits.memory {
             return Err(LimitHit::Memory(self.limits.memory).into());
@@ -153,6 +158,20 @@ mod tests {
             assert_eq!(b.log(0), Ok(()));
         }
         assert_eq!(b.log(0), Err(LimitHit::LogLines(3)));
+    }
+
+    #[test]
+    fn a_write_that_is_refused_is_not_counted() {
+        let mut b = budget();
+        assert_eq!(b.write(11), Err(LimitHit::OutputBytes(10)));
+        assert_eq!(b.output_bytes, 0);
+    }
+
+    #[test]
+    fn a_growth_beyond_the_memory_s_own_maximum_fails_and_is_not_counted() {
+        let mut b = budget();
+        assert!(matches!(b.memory_growing(0, 1_000, Some(50)), Ok(false)));
+        assert!(matches!(b.memory_growing(0, 100, None), Ok(true)));
     }
 
     #[test]

@@ -17,15 +17,16 @@ const RETRY_PART: u32 = 10;
 /// Keeps one message invisible to others. Dropping it stops the renewal.
 pub struct Lease {
     lost: CancellationToken,
+    ended: CancellationToken,
     renewal: AbortOnDropHandle<()>,
 }
 
 impl Lease {
     /// Starts to renew the visibility of a message that was received at `received`.
     pub fn start<Q: Queue>(queue: Arc<Q>, receipt: Receipt, received: Instant) -> Self {
-        let lost = CancellationToken::new();
-        let task = tokio::spawn(renew(queue, receipt, received, lost.clone()));
-        Self { lost, renewal: AbortOnDropHandle::new(task) }
+        let (lost, ended) = (CancellationToken::new(), CancellationToken::new());
+        let task = tokio::spawn(renew(queue, receipt, received, lost.clone(), ended.clone()));
+        Self { lost, ended, renewal: AbortOnDropHandle::new(task) }
     }
 
     /// Completes when the message may be somebody else's: what has not been committed must not be.
@@ -33,28 +34,33 @@ impl Lease {
         self.lost.cancelled().await;
     }
 
-    /// Whether the message may be somebody else's.
-    #[must_use]
-    pub fn is_lost(&self) -> bool {
-        self.lost.is_cancelled()
-    }
-
-    /// Stops the renewal and waits until none is under way, so that it cannot undo what follows: an
-    /// acknowledgement, a back-off, a release.
+    /// Stops the renewal and waits for one that is under way, at most until the lease expires: a request
+    /// that has been sent cannot be called back, and would undo what follows, a back-off or a release.
     pub async fn end(self) {
-        self.renewal.abort();
-        // The only way that it ends with an error is the abort just asked for.
-        let _ = self.renewal.await;
+        self.ended.cancel();
+        if let Err(error) = self.renewal.await {
+            tracing::error!(%error, "the renewal of a lease panicked");
+        }
     }
 }
 
-async fn renew<Q: Queue>(queue: Arc<Q>, receipt: Receipt, received: Instant, lost: CancellationToken) {
+async fn renew<Q: Queue>(
+    queue: Arc<Q>,
+    receipt: Receipt,
+    received: Instant,
+    lost: CancellationToken,
+    ended: CancellationToken,
+) {
     let timeout = queue.visibility_timeout();
     let cap = received + MAX_LEASE;
     let mut expires = received + timeout;
     let mut next = received + timeout / 2;
     loop {
-        sleep_until(next.min(expires).min(cap)).await;
+        tokio::select! {
+            biased;
+            () = ended.cancelled() => return,
+            () = sleep_until(next.min(expires).min(cap)) => {}
+        }
         let now = Instant::now();
         if now >= expires || now >= cap {
             break;

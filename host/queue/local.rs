@@ -57,9 +57,9 @@ const MIGRATIONS: &[&str] = &["
     ) STRICT;
 "];
 
-/// How long a receive waits for a message. Waiting costs nothing here, as every change wakes it; a second
-/// bounds what a clock that was set forward can hide.
-const LONG_POLL: Duration = Duration::from_secs(1);
+/// How long a receive waits for a message. Every change wakes it, so this bounds only what a clock that was
+/// set forward can hide, and how long a host that is told to stop waits for its last receive.
+const LONG_POLL: Duration = Duration::from_millis(100);
 
 /// The wall clock. Tests set their own.
 #[derive(Clone)]

@@ -14,6 +14,7 @@ use super::{Catalog, Entry};
 use crate::{
     config::is_plugin_name,
     plugin::{Cache, Digest, Engine, LoadError, Plugin},
+    text,
 };
 
 include!(concat!(env!("OUT_DIR"), "/built_in.rs"));
@@ -165,7 +166,8 @@ pub(super) fn scan(
 fn load(engine: &Arc<Engine>, cache: Option<&Cache>, name: &str, path: &Path, before: Entry) -> Entry {
     let refuse = |reason: String, digest| Entry { refused: Some(Refusal { reason, digest }), ..before.clone() };
     if !is_plugin_name(name) {
-        return refuse(format!("`{name}` cannot be a plugin's name: use a-z, 0-9, `-` and `_`"), None);
+        let shown = text::printable(name, name.len());
+        return refuse(format!("`{shown}` cannot be a plugin's name: use a-z, 0-9, `-` and `_`"), None);
     }
     let bytes = match read_plugin_file(path) {
         Ok(bytes) => bytes,
@@ -197,12 +199,16 @@ pub fn read_plugin_file(path: &Path) -> Result<Vec<u8>, FileError> {
     if !meta.is_file() {
         return Err(FileError::NotRegular);
     }
-    let mut bytes = Vec::new();
-    file.take(MAX_PLUGIN_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_PLUGIN_BYTES {
+    if meta.len() > MAX_PLUGIN_BYTES {
         return Err(FileError::TooLarge(meta.len()));
     }
-    Ok(bytes)
+    // The cap again, as the file may grow while it is read.
+    let mut bytes = Vec::new();
+    file.take(MAX_PLUGIN_BYTES + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 {
+        length if length > MAX_PLUGIN_BYTES => Err(FileError::TooLarge(length)),
+        _ => Ok(bytes),
+    }
 }
 
 /// The names of the plugins that the binary carries; none when it was built before `make plugins`.

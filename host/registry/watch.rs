@@ -29,7 +29,7 @@ const RESCAN: Duration = Duration::from_secs(5);
 /// The current catalog, kept up to date until this is dropped.
 pub struct Registry {
     catalog: watch::Receiver<Arc<Catalog>>,
-    loader: Option<Loader>,
+    _loader: Option<Loader>,
 }
 
 impl Registry {
@@ -44,7 +44,7 @@ impl Registry {
     /// A catalog that never changes.
     #[must_use]
     pub fn fixed(catalog: Catalog) -> Self {
-        Self { catalog: watch::channel(Arc::new(catalog)).1, loader: None }
+        Self { catalog: watch::channel(Arc::new(catalog)).1, _loader: None }
     }
 
     /// Loads every `NAME.wasm` of the directory, and from then on follows its changes on a thread of its
@@ -63,19 +63,13 @@ impl Registry {
         let follow = Follow { engine, cache, directory: directory.to_owned(), publish };
         let thread = thread::Builder::new().name("plugins".into()).spawn(move || follow.run(&woken));
         let loader = Loader { wake, _watcher: watcher, thread: Some(thread.map_err(RegistryError::Thread)?) };
-        Ok(Self { catalog: receiver, loader: Some(loader) })
+        Ok(Self { catalog: receiver, _loader: Some(loader) })
     }
 
     /// Follows the current catalog.
     #[must_use]
     pub fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
         self.catalog.clone()
-    }
-
-    /// Whether the plugins come from a directory that is being followed.
-    #[must_use]
-    pub fn is_watching(&self) -> bool {
-        self.loader.is_some()
     }
 }
 

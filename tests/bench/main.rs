@@ -60,7 +60,11 @@ fn overhead() -> Result<()> {
     let copy = Arc::new(plugin(&engine, "guests", "copy")?);
     let [alone, both] = [1, 2].map(|threads| throughput(&copy, threads));
     let [loop_alone, loop_both] = [1, 2].map(plain_loop);
-    println!("two threads: {:.2} times the calls of one; a plain loop {:.2} times", both? / alone?, loop_both / loop_alone);
+    println!(
+        "two threads: {:.2} times the calls of one; a plain loop {:.2} times",
+        both? / alone?,
+        loop_both / loop_alone
+    );
     Ok(())
 }
 
@@ -160,7 +164,8 @@ fn resize() -> Result<()> {
     let engine = Engine::new(8)?;
     let plugin = plugin(&engine, "plugins", "resize")?;
     for size in [320, 1280] {
-        let settings: Arc<serde_json::Map<_, _>> = Arc::new([("sizes".to_owned(), serde_json::json!([size]))].into_iter().collect());
+        let settings: Arc<serde_json::Map<_, _>> =
+            Arc::new([("sizes".to_owned(), serde_json::json!([size]))].into_iter().collect());
         let mut times = Vec::with_capacity(ROUNDS);
         for _ in 0..ROUNDS {
             let mut call = call(Box::new(InMemory(bytes.clone(), 0)), Arc::new(Discard::default()), Limits::default());
@@ -173,7 +178,10 @@ fn resize() -> Result<()> {
         let ours = times[ROUNDS / 2].as_secs_f64() * 1e3;
         let pillow = pillow(&photo, size, ROUNDS)?;
         for (name, theirs) in [("full decode", pillow.0), ("draft()", pillow.1)] {
-            println!("{size} px: {ours:.0} ms in the sandbox, Pillow with {name} {theirs:.0} ms, ratio {:.2}", ours / theirs);
+            println!(
+                "{size} px: {ours:.0} ms in the sandbox, Pillow with {name} {theirs:.0} ms, ratio {:.2}",
+                ours / theirs
+            );
         }
     }
     Ok(())

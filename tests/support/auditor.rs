@@ -150,19 +150,28 @@ impl<'a> Auditor<'a> {
         problems
     }
 
-    /// Checks what is visible under `processed/`, which has to be whole at any moment.
+    /// Checks what has to hold at any moment: each object is somewhere, once, and what is visible under
+    /// `processed/` is whole. Answers whether a commit is under way, or was when its host was killed.
     #[track_caller]
-    pub fn check_at_any_moment(&self) {
+    pub fn check_at_any_moment(&self) -> bool {
         let found = Found::read(self.directory);
         let mut problems = Vec::new();
         self.check_visible(&found, &mut problems);
         for object in self.manifest {
-            if found.holders(&object.key).count() != 1 {
-                let holders: Vec<_> = found.holders(&object.key).collect();
-                problems.push(format!("{} is not in one place: {holders:?}", object.key));
+            let places: Vec<&str> = found.holders(&object.key).map(|(place, _)| place).collect();
+            if places.len() != 1 {
+                problems.push(format!("{} is not in one place, but in {places:?}", object.key));
             }
         }
         assert!(problems.is_empty(), "the auditor found {} problems:\n{}", problems.len(), problems.join("\n"));
+        !found.staged.is_empty()
+    }
+
+    /// How many uploads are still where they were and have no dead letter.
+    pub fn waiting(&self) -> usize {
+        let found = Found::read(self.directory);
+        let is_dead = |key: &str| found.dead.iter().any(|dead| dead.key == key);
+        self.manifest.iter().filter(|object| found.files.contains_key(&object.key) && !is_dead(&object.key)).count()
     }
 
     /// I2 and I3: all that is under `processed/` is an original or an output of one, whole, once, and says

@@ -81,9 +81,8 @@ pub fn module(wat: &str, imports: &str) -> Vec<u8> {
     use wit_component::{DecodedWasm, StringEncoding, decode, embed_component_metadata};
 
     let (statements, packages) = imports.split_at(imports.find("package").unwrap_or(imports.len()));
-    let wit = format!(
-        "package test:guest; {packages} world guest {{ include gristmill:plugin/plugin@0.1.0; {statements} }}"
-    );
+    let wit =
+        format!("package test:guest; {packages} world guest {{ include gristmill:plugin/plugin@0.1.0; {statements} }}");
     // The shortest way to a resolver without a dependency on wit-parser.
     let Ok(DecodedWasm::Component(mut resolve, _)) = decode(b"\0asm\x0d\0\x01\0") else {
         panic!("the empty component was not one")

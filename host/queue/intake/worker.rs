@@ -108,16 +108,7 @@ impl Worker {
 
     pub(super) fn run(mut self, changes: &Receiver<Change>) {
         while !self.stopped() {
-            let now = Instant::now();
-            if self.signals.overflowed() {
-                self.next_scan = None;
-                self.report();
-                // What is lost from here on is lost before the scan, which finds it.
-                self.signals.clear_overflow();
-            }
-            if self.next_scan.is_none_or(|next| next <= now) {
-                self.scan_all();
-            }
+            self.scan_if_due();
             self.look_at_new_directories();
             self.look_at_due();
             self.send();
@@ -137,6 +128,18 @@ impl Worker {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+        }
+    }
+
+    fn scan_if_due(&mut self) {
+        if self.signals.overflowed() {
+            self.next_scan = None;
+            self.report();
+            // What is lost from here on is lost before the scan, which finds it.
+            self.signals.clear_overflow();
+        }
+        if self.next_scan.is_none_or(|next| next <= Instant::now()) {
+            self.scan_all();
         }
     }
 
@@ -454,33 +457,92 @@ fn hidden(key: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, sync::atomic::AtomicBool, sync::atomic::AtomicUsize};
+    use std::{
+        fs,
+        sync::atomic::{AtomicBool, AtomicUsize},
+    };
 
     use super::*;
     use crate::queue::{intake::watch, local::Clock};
 
+    /// A worker over a whole directory, which works only when it is told to.
+    struct Bench {
+        worker: Worker,
+        changes: Receiver<Change>,
+        folder: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let lock = Lock::acquire(folder.path()).unwrap();
+            let queue = LocalQueue::open(&lock.state().join("queue.db"), TRY_AGAIN, Clock::system()).unwrap();
+            let shared = Arc::new(Shared { stop: AtomicBool::new(false), pending: AtomicUsize::new(1) });
+            let (signals, changes) = watch::channel();
+            let pace = Pace { settle: Duration::ZERO, ..Pace::default() };
+            let worker = Worker::new(pace, &lock, "", "bucket", Arc::new(queue), shared, signals).unwrap();
+            Self { worker, changes, folder }
+        }
+
+        fn live(&self) -> usize {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(self.worker.queue.live()).unwrap()
+        }
+    }
+
     #[test]
     fn what_changed_or_went_before_it_was_sent_is_not_sent() {
-        let folder = tempfile::tempdir().unwrap();
-        let lock = Lock::acquire(folder.path()).unwrap();
-        let queue = LocalQueue::open(&lock.state().join("queue.db"), TRY_AGAIN, Clock::system()).unwrap();
-        let queue = Arc::new(queue);
-        let shared = Arc::new(Shared { stop: AtomicBool::new(false), pending: AtomicUsize::new(1) });
-        let (signals, _changes) = watch::channel();
-        let pace = Pace::default();
-        let mut worker = Worker::new(pace, &lock, "", "bucket", Arc::clone(&queue), shared, signals).unwrap();
+        let mut bench = Bench::new();
         for key in ["same", "changed", "gone"] {
-            let path = folder.path().join(key);
+            let path = bench.folder.path().join(key);
             fs::write(&path, "x").unwrap();
-            worker.finished(key, &rustix::fs::lstat(&path).unwrap());
+            bench.worker.finished(key, &rustix::fs::lstat(&path).unwrap());
         }
-        fs::write(folder.path().join("changed"), "longer").unwrap();
-        fs::remove_file(folder.path().join("gone")).unwrap();
-        worker.send();
-        worker.report();
-        assert_eq!(worker.shared.pending.load(Ordering::SeqCst), 2, "the changed one and the first scan");
+        fs::write(bench.folder.path().join("changed"), "longer").unwrap();
+        fs::remove_file(bench.folder.path().join("gone")).unwrap();
+        bench.worker.send();
+        bench.worker.report();
+        let pending = bench.worker.shared.pending.load(Ordering::SeqCst);
+        assert_eq!(pending, 2, "the changed one and the first scan");
+        assert_eq!(bench.live(), 1);
+    }
 
-        let live = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(queue.live());
-        assert_eq!(live.unwrap(), 1);
+    #[test]
+    fn a_scan_makes_up_for_changes_that_found_no_room() {
+        let mut bench = Bench::new();
+        bench.worker.next_scan = Some(Instant::now() + Duration::from_secs(3_600));
+        fs::write(bench.folder.path().join("a"), "x").unwrap();
+        bench.worker.scan_if_due();
+        bench.worker.send();
+        assert_eq!(bench.live(), 0);
+
+        while !bench.worker.signals.overflowed() {
+            bench.worker.signals.wake();
+        }
+        assert_eq!(bench.worker.signals.waiting(), bench.changes.try_iter().count() + 1);
+        bench.worker.scan_if_due();
+        bench.worker.send();
+        assert_eq!(bench.live(), 1);
+        assert!(!bench.worker.signals.overflowed());
+    }
+
+    #[test]
+    fn a_queue_that_takes_nothing_is_waited_for() {
+        let mut bench = Bench::new();
+        bench.worker.send_after = Some(Instant::now() + Duration::from_secs(3_600));
+        for n in 0..2 * OUTBOX {
+            fs::write(bench.folder.path().join(n.to_string()), "").unwrap();
+        }
+        bench.worker.scan_all();
+        assert!(bench.worker.outbox.len() <= OUTBOX);
+        bench.worker.report();
+        assert!(bench.worker.shared.pending.load(Ordering::SeqCst) > bench.worker.outbox.len(), "the rest");
+        assert_eq!(bench.live(), 0);
+
+        bench.worker.send_after = None;
+        bench.worker.send();
+        bench.worker.scan_all();
+        bench.worker.send();
+        assert_eq!(bench.live(), 2 * OUTBOX);
     }
 }

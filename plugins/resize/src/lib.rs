@@ -85,12 +85,12 @@ pub fn run<O: Outputs>(object: Object<'_>, settings: &str, input: impl Read, out
     let bytes = read(object, &settings, input)?;
     let source = Source::open(&bytes)?;
     let upright = source.orientation.applied_to(source.size);
-    check_pixels("the image", source.largest, &settings)?;
+    check_pixels("the image", source.largest, settings.max_pixels)?;
 
     let mut layouts = Vec::with_capacity(settings.sizes.len());
     for size in &settings.sizes {
         let layout = Layout::new(upright, size.bounds, settings.fit, settings.enlarge);
-        check_pixels(&format!("the output `{}`", size.label), layout.canvas, &settings)?;
+        check_pixels(&format!("the output `{}`", size.label), layout.canvas, settings.max_pixels)?;
         layouts.push((size, layout));
     }
     // The largest first, so that smaller ones can be made from it.
@@ -131,14 +131,13 @@ fn read(object: Object<'_>, settings: &Settings, input: impl Read) -> Result<Vec
     Ok(bytes)
 }
 
-fn check_pixels(what: &str, size: picture::Size, settings: &Settings) -> Result<(), Reject> {
-    if size.pixels() > settings.max_pixels {
+fn check_pixels(what: &str, size: picture::Size, max_pixels: u64) -> Result<(), Reject> {
+    if size.pixels() > max_pixels {
         return Err(Reject::new(format!(
-            "{what} is {} x {}, {} pixels; the setting `max_pixels` allows {}",
+            "{what} is {} x {}, {} pixels; the setting `max_pixels` allows {max_pixels}",
             size.width,
             size.height,
             size.pixels(),
-            settings.max_pixels
         )));
     }
     Ok(())

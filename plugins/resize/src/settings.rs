@@ -20,7 +20,7 @@ const QUALITY: RangeInclusive<u8> = 1..=100;
 /// a call has by default, so that a bomb is a rejection and no trap.
 const DEFAULT_MAX_PIXELS: u64 = 50_000_000;
 /// The range for `max_pixels`: with four bytes for each, more does not fit the memory of an instance.
-const MAX_PIXELS: RangeInclusive<u64> = 1..=400_000_000;
+pub const MAX_PIXELS: RangeInclusive<u64> = 1..=400_000_000;
 /// Bytes that are read by default.
 const DEFAULT_MAX_BYTES: u64 = 100 << 20;
 /// The range for `max_bytes`: the object is held in memory beside its pixels.

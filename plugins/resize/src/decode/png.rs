@@ -6,7 +6,8 @@ use png::{ColorType, Decoder, Reader, Transformations};
 
 use super::{Decoded, Source, broken};
 use crate::picture::{Channels, Orientation, Picture, Size};
-use crate::{Reject, exif};
+use crate::settings::MAX_PIXELS;
+use crate::{Reject, check_pixels, exif};
 
 pub struct Png<'a> {
     reader: Reader<Cursor<&'a [u8]>>,
@@ -18,9 +19,12 @@ impl<'a> Png<'a> {
         // Palettes and fewer than eight bits become bytes, sixteen bits become eight.
         decoder.set_transformations(Transformations::normalize_to_color8());
         decoder.set_ignore_text_chunk(true);
+        let header = decoder.read_header_info().map_err(|error| broken("PNG", error))?;
+        let size = Size::new(header.width, header.height);
+        // With 32-bit addresses the decoder would refuse it next, without a word about its size.
+        check_pixels("the image", size, *MAX_PIXELS.end())?;
         let reader = decoder.read_info().map_err(|error| broken("PNG", error))?;
         let info = reader.info();
-        let size = Size::new(info.width, info.height);
         let orientation = info.exif_metadata.as_deref().map_or(Orientation::Upright, exif::orientation);
         Ok(Source { size, largest: size, orientation, decoder: super::Decoder::Png(Box::new(Self { reader })) })
     }

@@ -1,11 +1,15 @@
 //! What no compiler produces: modules that break the rules of the interface itself.
 
+use std::time::Duration;
+
 use gristmill::plugin::{CallError, LimitHit, Verdict};
 
 use crate::{
     among_others, assert_limit, assert_trap,
     support::guests::{Called, Calling, engine, hand_written, load, module, on_one_thread},
 };
+
+const DEADLINE: Duration = Duration::from_millis(60);
 
 /// A plugin whose `process` is `body`, between these definitions. Its object's `body` handle is the
 /// local `$body`; `$done` is where an `ok(done)` lies, and `$free` where the host may put what it returns.
@@ -46,7 +50,11 @@ fn ordinary(body: &str) -> String {
     plugin(&format!("{MEMORY} {REALLOC}"), &format!("{body} (global.get $done)"))
 }
 
-fn run(wat: String, change: impl FnOnce(Calling) -> Calling + Send + 'static, check: impl FnOnce(&Called) + Send + 'static) {
+fn run(
+    wat: String,
+    change: impl FnOnce(Calling) -> Calling + Send + 'static,
+    check: impl FnOnce(&Called) + Send + 'static,
+) {
     on_one_thread(async move || {
         let call = change(Calling::new("cat.jpg", "meow"));
         check(&among_others(&hand_written(&wat), call).await);
@@ -92,7 +100,10 @@ fn using_a_handle_after_dropping_it_is_a_trap() {
 #[test]
 fn using_a_handle_that_was_never_given_is_a_trap() {
     for handle in ["0", "77", "-1"] {
-        trap(ordinary(&format!("(call $read (i32.const {handle}) (i32.const 1) (global.get $result))")), "handle index");
+        trap(
+            ordinary(&format!("(call $read (i32.const {handle}) (i32.const 1) (global.get $result))")),
+            "handle index",
+        );
     }
 }
 
@@ -131,7 +142,10 @@ fn every_handle_that_is_allowed_can_be_used() {
 #[test]
 fn pointers_out_of_bounds_are_traps() {
     for (pointer, length) in [("-4", "4"), ("0", "-1"), ("-1", "-1"), ("1310720", "1")] {
-        trap(ordinary(&format!("(call $log (i32.const 1) (i32.const {pointer}) (i32.const {length}))")), "out of bounds");
+        trap(
+            ordinary(&format!("(call $log (i32.const 1) (i32.const {pointer}) (i32.const {length}))")),
+            "out of bounds",
+        );
     }
     trap(ordinary("(call $read (local.get $body) (i32.const 1) (i32.const -4))"), "out of bounds");
 }
@@ -152,12 +166,14 @@ fn a_level_that_does_not_exist_is_a_trap() {
 #[test]
 fn an_allocator_that_lies_is_a_trap() {
     for pointer in ["-8", "1310720", "3"] {
-        let realloc = format!(
-            r#"(func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const {pointer}))"#
-        );
+        let realloc =
+            format!(r#"(func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const {pointer}))"#);
         run(plugin(&format!("{MEMORY} {realloc}"), "(global.get $done)"), same, |called| {
             let result = &called.report.result;
-            assert!(matches!(result, Err(CallError::Trap { message, .. }) if message.contains("realloc")), "{result:?}");
+            assert!(
+                matches!(result, Err(CallError::Trap { message, .. }) if message.contains("realloc")),
+                "{result:?}"
+            );
         });
     }
 }
@@ -170,13 +186,12 @@ fn an_allocator_that_traps_is_a_trap() {
 
 #[test]
 fn an_allocator_that_never_returns_ends_at_the_deadline() {
-    let deadline = std::time::Duration::from_millis(60);
     let realloc =
         r#"(func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (loop $l (br $l)) unreachable)"#;
     run(
         plugin(&format!("{MEMORY} {realloc}"), "(global.get $done)"),
-        move |call| call.limits(|limits| limits.deadline = deadline),
-        move |called| assert_limit(called, LimitHit::Deadline(deadline), "limit `deadline` of 60ms"),
+        |call| call.limits(|limits| limits.deadline = DEADLINE),
+        |called| assert_limit(called, LimitHit::Deadline(DEADLINE), "limit `deadline` of 60ms"),
     );
 }
 
@@ -189,12 +204,11 @@ fn an_allocator_that_calls_the_host_back_is_a_trap() {
 
 #[test]
 fn a_start_function_that_never_returns_ends_at_the_deadline() {
-    let deadline = std::time::Duration::from_millis(60);
     let start = "(func $start (loop $l (br $l))) (start $start)";
     run(
         plugin(&format!("{MEMORY} {REALLOC} {start}"), "(global.get $done)"),
-        move |call| call.limits(|limits| limits.deadline = deadline),
-        move |called| assert_limit(called, LimitHit::Deadline(deadline), "limit `deadline` of 60ms"),
+        |call| call.limits(|limits| limits.deadline = DEADLINE),
+        |called| assert_limit(called, LimitHit::Deadline(DEADLINE), "limit `deadline` of 60ms"),
     );
 }
 
@@ -235,26 +249,62 @@ fn a_call_of_nothing_is_named() {
     trap(wat, "uninitialized element");
 }
 
-const RANDOM: &str = "import wasi:random/random@0.2.0; \
-    package wasi:random@0.2.0 { interface random { get-random-bytes: func(len: u64) -> list<u8>; } }";
+/// A plugin that imports from WASI, too: `imports` as WIT and as a field of the module.
+fn with_wasi(wit: &str, field: &str, body: &str) -> Vec<u8> {
+    module(&ordinary(body).replacen("(module", &format!("(module {field}"), 1), wit)
+}
+
+fn run_wasi(wasm: Vec<u8>, change: fn(Calling) -> Calling, check: impl FnOnce(&Called) + Send + 'static) {
+    on_one_thread(async move || {
+        let plugin = load(engine(), "wasi", &wasm);
+        check(&among_others(&plugin, change(Calling::new("cat.jpg", "meow"))).await);
+    });
+}
 
 #[test]
 fn wasi_gives_randomness_in_small_amounts_only() {
-    let ask = |bytes: &str| {
-        let import = r#"(module (import "wasi:random/random@0.2.0" "get-random-bytes" (func $random (param i64 i32)))"#;
-        let wat = ordinary(&format!("(call $random (i64.const {bytes}) (global.get $result))"));
-        module(&wat.replacen("(module", import, 1), RANDOM)
-    };
-    for (bytes, fine) in [("32", true), ("67108864", false), ("-1", false)] {
-        let wasm = ask(bytes);
-        on_one_thread(async move || {
-            let plugin = load(engine(), "random", &wasm);
-            let called = among_others(&plugin, Calling::new("cat.jpg", "meow")).await;
-            if fine {
-                assert!(called.report.result.is_ok(), "{:?}", called.report);
-            } else {
-                assert_trap(&called, "exceeds limit 1048576");
-            }
-        });
+    let wit = "import wasi:random/random@0.2.0; \
+        package wasi:random@0.2.0 { interface random { get-random-bytes: func(len: u64) -> list<u8>; } }";
+    let field = r#"(import "wasi:random/random@0.2.0" "get-random-bytes" (func $random (param i64 i32)))"#;
+    let ask = |bytes| with_wasi(wit, field, &format!("(call $random (i64.const {bytes}) (global.get $result))"));
+    run_wasi(ask(32), same, |called| assert!(called.report.result.is_ok(), "{:?}", called.report));
+    for bytes in [64 << 20, -1] {
+        run_wasi(ask(bytes), same, |called| assert_trap(called, "exceeds limit 1048576"));
     }
+}
+
+/// Waits for the end of time, on as many handles of that one moment as are passed.
+fn wait(times: u32) -> Vec<u8> {
+    let wit = "import wasi:io/poll@0.2.0; import wasi:clocks/monotonic-clock@0.2.0; \
+        package wasi:io@0.2.0 { interface poll { \
+            resource pollable; poll: func(in: list<borrow<pollable>>) -> list<u32>; } } \
+        package wasi:clocks@0.2.0 { interface monotonic-clock { \
+            use wasi:io/poll@0.2.0.{pollable}; subscribe-duration: func(when: u64) -> pollable; } }";
+    let fields = r#"
+        (import "wasi:io/poll@0.2.0" "poll" (func $poll (param i32 i32 i32)))
+        (import "wasi:clocks/monotonic-clock@0.2.0" "subscribe-duration" (func $subscribe (param i64) (result i32)))"#;
+    let body = format!(
+        "(local.set $body (call $subscribe (i64.const -1)))
+        (loop $next
+            (i32.store (i32.add (i32.const 4096) (local.get $arguments)) (local.get $body))
+            (local.set $arguments (i32.add (local.get $arguments) (i32.const 4)))
+            (br_if $next (i32.lt_u (local.get $arguments) (i32.const {}))))
+        (call $poll (i32.const 4096) (i32.const {times}) (global.get $result))",
+        times * 4
+    );
+    with_wasi(wit, fields, &format!("(local.set $arguments (i32.const 0)) {body}"))
+}
+
+#[test]
+fn waiting_for_a_clock_of_wasi_ends_at_the_deadline() {
+    run_wasi(
+        wait(1),
+        |call| call.limits(|limits| limits.deadline = DEADLINE),
+        |called| assert_limit(called, LimitHit::Deadline(DEADLINE), "limit `deadline` of 60ms"),
+    );
+}
+
+#[test]
+fn lending_handles_without_end_ends_at_their_number() {
+    run_wasi(wait(10_000), same, |called| assert_limit(called, LimitHit::Handles(50), "limit `handles` of 50"));
 }

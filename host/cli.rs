@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint, builder::PossibleValue};
 use clap_complete::Shell;
 
 use crate::telemetry::Format;
@@ -145,6 +145,20 @@ pub enum PluginCommand {
         #[arg(long)]
         force: bool,
     },
+}
+
+/// Here, so that the logs know nothing of the command line.
+impl ValueEnum for Format {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Text, Self::Json]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Text => PossibleValue::new("text").help("For people"),
+            Self::Json => PossibleValue::new("json").help("One JSON object a line"),
+        })
+    }
 }
 
 fn setting(text: &str) -> Result<(String, serde_json::Value), String> {

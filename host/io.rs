@@ -15,6 +15,9 @@ pub enum IoError {
     /// The object is no longer the one that was pinned: overwritten or deleted.
     #[error("the object was overwritten or deleted while it was read")]
     Superseded,
+    /// This one object may not be read; the text says why.
+    #[error("{0}")]
+    Denied(String),
     /// The store cannot serve it now (network, throttling, disk full); the text says what happened.
     #[error("{0}")]
     Unavailable(String),

@@ -10,18 +10,23 @@ use tokio::{runtime::Handle, sync::watch};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
-    config::{Config, Route, Use},
+    config::{Config, Limits, Route, Use},
     event::ObjectEvent,
+    io::IoError,
     key,
     plugin::{Call, CallError, CallReport, CreatedOutput, LimitHit, ObjectInfo, Plugin, Verdict},
+    provenance::{PluginVersion, Provenance},
     registry::Catalog,
     retry::{Class, Failure},
     route,
-    store::{Existing, Expect, ObjectMeta, OutputMeta, PluginVersion, Provenance, Store, StoreError},
+    store::{Existing, Expect, ObjectMeta, OutputMeta, Store, StoreError},
 };
 
 /// How often a write is tried at a key whose content keeps changing under it.
 const PLACE_TRIES: u32 = 4;
+
+/// One call may fill this part of the room that the store has for staged outputs.
+const STAGING_PART: u64 = 2;
 
 /// What all jobs share.
 pub struct Context<S> {
@@ -100,6 +105,7 @@ impl From<StoreError> for Stopped {
             // That the source is gone is told apart from this where it is opened.
             StoreError::Superseded | StoreError::NotFound(_) => return Self::Superseded,
             StoreError::Exists(_) => Class::Conflict,
+            StoreError::Denied(_) => Class::Denied,
             StoreError::Impossible(_) => Class::Impossible,
             StoreError::Unavailable(_) => Class::Infrastructure,
         };
@@ -125,7 +131,13 @@ async fn process<S: Store>(
         Err(error) => return Err(error.into()),
     };
     let meta = ctx.store.meta(&object);
-    let route = route::route(&ctx.config.routes, meta);
+    if S::EVERY_VERSION_HAS_AN_EVENT && event.etag.as_ref().is_some_and(|etag| *etag != meta.etag) {
+        return Err(Stopped::Superseded);
+    }
+    let catalog = Arc::clone(&ctx.catalog.borrow());
+    // Default routes name the built-in plugins; a directory need not have them.
+    let is_usable = |plugin: &str| !ctx.config.has_default_routes || catalog.contains(plugin);
+    let route = route::route(&ctx.config.routes, meta, is_usable);
     let destination = route::destination(&ctx.config, route, &meta.key)
         .map_err(|error| Failure::new(Class::Impossible, error.to_string()))?;
     // Only now, as a source that had been moved before the host was stopped is done for all that.
@@ -137,7 +149,7 @@ async fn process<S: Store>(
     }
 
     // 3. Run the plugins, one after the other. All must succeed.
-    let steps = unless(cancel, run_steps(ctx, event, &object, route, &destination, attempt)).await??;
+    let steps = unless(cancel, run_steps(ctx, &catalog, event, &object, route, &destination, attempt)).await??;
 
     // 4. Nothing made from another content than the pinned one may become visible. After this there is no
     // way back.
@@ -183,6 +195,7 @@ struct Step<S: Store> {
 
 async fn run_steps<S: Store>(
     ctx: &Context<S>,
+    catalog: &Catalog,
     event: &ObjectEvent,
     object: &S::Object,
     route: Option<&Route>,
@@ -190,11 +203,11 @@ async fn run_steps<S: Store>(
     attempt: u32,
 ) -> Result<Vec<Step<S>>, Stopped> {
     let uses = route.map_or(&[][..], |route| &route.uses);
-    let catalog = Arc::clone(&ctx.catalog.borrow());
     // Found before the first one runs: a missing plugin should not cost the others' work.
-    let plugins = uses.iter().map(|used| find(&catalog, used)).collect::<Result<Vec<_>, _>>();
+    let plugins = uses.iter().map(|used| find(catalog, used)).collect::<Result<Vec<_>, _>>();
     let mut made_by: HashMap<String, String> = HashMap::new();
     let mut steps = Vec::with_capacity(uses.len());
+    let most = ctx.store.room().await / STAGING_PART;
     for (used, plugin) in uses.iter().zip(plugins?) {
         let staging = ctx.store.staging();
         let call = Call {
@@ -203,7 +216,7 @@ async fn run_steps<S: Store>(
             outputs: Arc::new(staging.clone()),
             destination: destination.to_owned(),
             settings: Arc::clone(&used.settings),
-            limits: used.limits,
+            limits: Limits { output_bytes: used.limits.output_bytes.min(most), ..used.limits },
         };
         let guest = Arc::clone(&plugin);
         let call = AbortOnDropHandle::new(ctx.guests.spawn(async move { guest.call(call).await }));
@@ -211,8 +224,12 @@ async fn run_steps<S: Store>(
         let (outputs, skipped) = match result {
             Ok(Verdict::Done) => (outputs, None),
             Ok(Verdict::Skipped(reason)) => (Vec::new(), Some(reason)),
-            Err(CallError::Io(crate::io::IoError::Superseded)) => return Err(Stopped::Superseded),
-            Err(error) => return Err(call_failure(&plugin, error).into()),
+            Err(CallError::Io(IoError::Superseded)) => return Err(Stopped::Superseded),
+            Err(error) => {
+                // What is wrong with a version that is gone is of no interest.
+                ctx.store.verify(object).await?;
+                return Err(call_failure(&plugin, error).into());
+            }
         };
         for output in &outputs {
             if let Some(other) = made_by.insert(output.key.clone(), plugin.name.clone()) {
@@ -298,7 +315,7 @@ async fn place<S: Store>(
                     Some(other) => format!("`{}` was made from `{}`", key, other.source_key),
                     None => format!("`{key}` was not put there by this host"),
                 };
-                let reason = format!("{owner}, and is not overwritten: move it away, or rename the source");
+                let reason = format!("{owner}, and is not overwritten: rename the source, or move that away and `touch` the source");
                 return Err(Failure::new(Class::Conflict, reason).into());
             }
         };
@@ -346,7 +363,8 @@ fn call_failure(plugin: &Plugin, error: CallError) -> Failure {
             Failure { backtrace, ..Failure::new(class, reason) }
         }
         CallError::Trap { backtrace, .. } => Failure { backtrace, ..Failure::new(Class::Trap, reason) },
-        CallError::Io(_) => Failure::new(Class::Infrastructure, reason),
+        CallError::Io(IoError::Denied(_)) => return Failure::new(Class::Denied, reason),
+        CallError::Io(_) => return Failure::new(Class::Infrastructure, reason),
     };
     failure.by(plugin.version())
 }

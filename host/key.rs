@@ -48,6 +48,9 @@ pub enum NameError {
     /// The original goes there.
     #[error("`{0}` is the object's own name; choose another, as in `{{stem}}-1.txt`")]
     Own(String),
+    /// The original would have to be a folder.
+    #[error("`{0}` is below the object's own name, which is a file's; choose another, as in `{{stem}}/1.txt`")]
+    BelowOwn(String),
     /// Longer than a key may be.
     #[error("the key would have {0} bytes, and {MAX_KEY} is the most; shorten the name")]
     TooLong(usize),
@@ -179,6 +182,7 @@ pub fn output_key(destination: &str, name: &str) -> Result<String, NameError> {
         _ if name.split('/').any(str::is_empty) => Err(NameError::EmptySegment(refused())),
         _ if name.split('/').any(is_dots) => Err(NameError::DotSegment(refused())),
         _ if name == own => Err(NameError::Own(refused())),
+        _ if name.strip_prefix(own).is_some_and(|rest| rest.starts_with('/')) => Err(NameError::BelowOwn(refused())),
         _ => Ok(format!("{folder}{name}")),
     }
 }
@@ -327,6 +331,13 @@ mod tests {
         assert_eq!(to(&longest).map(|key| key.len()), Ok(MAX_KEY));
         assert_eq!(to(&format!("{longest}x")), Err(NameError::TooLong(MAX_KEY + 1)));
         assert_eq!(output_key("cat.jpg", "dog.jpg").as_deref(), Ok("dog.jpg"));
+    }
+
+    #[test]
+    fn an_output_cannot_make_a_folder_of_the_original() {
+        let refused = NameError::BelowOwn("cat.jpg/1.txt".to_owned());
+        assert_eq!(output_key("processed/cat.jpg", "cat.jpg/1.txt"), Err(refused));
+        assert_eq!(output_key("processed/cat.jpg", "cat.jpg.txt").as_deref(), Ok("processed/cat.jpg.txt"));
     }
 
     #[test]

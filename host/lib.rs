@@ -6,7 +6,8 @@
 //! - [`worker`] receives, admits and settles; [`job`] is one object from top to bottom.
 //! - [`route`], [`key`] and [`retry`] decide, without doing anything.
 //! - [`registry`] knows which plugins there are; [`plugin`] runs one in its sandbox.
-//! - [`store`] holds the objects; [`io`] is where its bytes meet the plugin's calls.
+//! - [`store`] holds the objects; [`io`] is where its bytes meet the plugin's calls,
+//!   [`provenance`] what it knows of where they came from.
 //! - [`config`], [`cli`], [`commands`], [`telemetry`] and [`report`] face people.
 //!
 //! `tests/architecture.rs` holds which of these may know which.
@@ -20,6 +21,7 @@ pub mod io;
 pub mod job;
 pub mod key;
 pub mod plugin;
+pub mod provenance;
 pub mod queue;
 pub mod registry;
 pub mod report;

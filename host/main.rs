@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -26,7 +26,7 @@ use gristmill::{
     registry::{Catalog, Registry},
     report::{Reporter, Style, Summary, progress_bar},
     store::local::LocalStore,
-    telemetry,
+    telemetry, text,
     worker::{Shutdown, Worker},
 };
 use indicatif::ProgressBar;
@@ -45,8 +45,12 @@ const REPORTS: usize = 1_024;
 /// How often `--until-idle` looks whether anything is left.
 const IDLE_CHECK: Duration = Duration::from_millis(20);
 
-/// How long the end waits for guests that were given up.
-const GUESTS_END: Duration = Duration::from_secs(1);
+/// Dead letters of earlier runs that are shown at the start, and what is shown of each text.
+const SHOWN_LETTERS: usize = 10;
+const SHOWN: usize = 500;
+
+/// How long the end waits for what was given up: guests, and a report that nobody reads.
+const THREADS_END: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -86,7 +90,10 @@ fn run(cli: Cli) -> Result<ExitCode, Fatal> {
     };
     let bar = progress_bar(style);
     let filter = cli.log.as_deref().unwrap_or(default_filter);
-    telemetry::init(cli.log_format, filter, bar.clone()).map_err(Fatal::Usage)?;
+    // See no-color.org: set to nothing counts as not set.
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colour = io::stderr().is_terminal() && !no_colour;
+    telemetry::init(cli.log_format, filter, colour, bar.clone()).map_err(Fatal::Usage)?;
 
     match cli.command {
         Command::Dev { directory, serve } => {
@@ -165,13 +172,14 @@ fn serve_until_told(config: Config, until_idle: bool, style: Style, bar: Progres
             "bucket `{bucket}`: this release has only local mode; set `directory` instead, or use `gristmill dev DIR`"
         ))),
     };
-    guests.shutdown_timeout(GUESTS_END);
+    guests.shutdown_timeout(THREADS_END);
+    control.shutdown_timeout(THREADS_END);
     Ok(if served?.has_dead_letters() { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
 /// Local mode: the directory is the bucket, SQLite is the queue.
 async fn serve_directory(
-    mut config: Config,
+    config: Config,
     directory: &Path,
     guests: &Handle,
     until_idle: bool,
@@ -193,46 +201,66 @@ async fn serve_directory(
     };
     let registry = registry.map_err(Fatal::failed)?;
     let catalog = registry.catalog();
-    settle_routes(&mut config, &catalog.borrow());
+    let now = Arc::clone(&catalog.borrow());
+    warn_of_trouble(&config, &now, &queue).await?;
 
-    let bucket = commands::bucket_name(lock.directory());
+    let bucket = commands::LOCAL_BUCKET.to_owned();
     let intake = Intake::start(&lock, &config.source_prefix, &bucket, Arc::clone(&queue)).map_err(Fatal::failed)?;
+    let intake = Arc::new(intake);
     let shutdown = Shutdown::default();
     let signals = tokio::spawn(follow_signals(shutdown.clone()));
     let (reports, shown) = mpsc::channel(REPORTS);
     let context = Context { store: Arc::new(store), bucket, config: Arc::new(config), catalog, guests: guests.clone() };
     let worker = Worker::new(Arc::clone(&queue), Arc::new(context), reports);
 
-    let left = async || Some((queue.live().await.ok()? + intake.pending()) as u64);
-    let idle = async {
-        while until_idle && !shutdown.drain.is_cancelled() {
-            // In this order: a file leaves the intake only after it is in the queue.
-            if intake.pending() == 0 && queue.live().await.is_ok_and(|live| live == 0) {
-                shutdown.drain.cancel();
-            }
-            tokio::time::sleep(IDLE_CHECK).await;
+    let worker = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move { worker.run(&shutdown).await }
+    });
+    // Of its own: it waits for whoever reads standard output.
+    let shown = tokio::spawn({
+        let (queue, intake) = (Arc::clone(&queue), Arc::clone(&intake));
+        let left = async move || Some((queue.live().await.ok()? + intake.pending()) as u64);
+        Reporter::new(style, bar).run(shown, left)
+    });
+    while until_idle && !shutdown.drain.is_cancelled() {
+        // In this order: a file leaves the intake only after it is in the queue.
+        let idle = intake.pending() == 0 && queue.live().await.is_ok_and(|live| live == 0);
+        if idle || !intake.alive() {
+            shutdown.drain.cancel();
         }
+        tokio::time::sleep(IDLE_CHECK).await;
+    }
+    worker.await.map_err(Fatal::failed)?;
+    let shown = tokio::select! {
+        shown = shown => shown.map_err(Fatal::failed)?,
+        () = shutdown.now.cancelled() => return Err(Fatal::Failed("stopped before everything was reported".to_owned())),
     };
-    let (summary, (), ()) = tokio::join!(Reporter::new(style, bar).run(shown, left), worker.run(&shutdown), idle);
     signals.abort();
-    intake.shutdown().await;
-    summary.map_err(|error| Fatal::Failed(format!("cannot write to standard output: {error}")))
+    if !intake.alive() {
+        return Err(Fatal::Failed("the intake of files stopped working, see the log".to_owned()));
+    }
+    if let Some(intake) = Arc::into_inner(intake) {
+        intake.shutdown().await;
+    }
+    shown.map_err(|error| Fatal::Failed(format!("cannot write to standard output: {error}")))
 }
 
-/// Default routes name the built-in plugins. In a directory of other plugins those that are not there are
-/// left out; a route that somebody wrote stays, and its objects wait for the plugin.
-fn settle_routes(config: &mut Config, catalog: &Catalog) {
-    if config.has_default_routes {
-        config.routes.retain(|route| route.uses.iter().all(|used| catalog.contains(&used.plugin)));
+/// Says what of the last runs needs somebody, and what of the configuration will.
+async fn warn_of_trouble(config: &Config, catalog: &Catalog, queue: &LocalQueue) -> Result<(), Fatal> {
+    for letter in queue.dead_letters(SHOWN_LETTERS).await.map_err(Fatal::failed)? {
+        let (key, reason) = (text::printable(&letter.key, SHOWN), text::printable(&letter.letter.reason, SHOWN));
+        tracing::warn!(key, reason, "dead-lettered by an earlier run, change or `touch` the file to try it again");
     }
-    for used in config.routes.iter().flat_map(|route| &route.uses) {
-        if catalog.get(&used.plugin).is_none() {
-            tracing::error!(
-                plugin = used.plugin,
-                "a route names a plugin that is not loaded, its objects are retried and then dead-lettered"
-            );
-        }
+    let uses = config.routes.iter().flat_map(|route| &route.uses);
+    for used in uses.filter(|used| !config.has_default_routes && catalog.get(&used.plugin).is_none()) {
+        let plugin = &used.plugin;
+        tracing::error!(
+            plugin,
+            "a route names a plugin that is not loaded, its objects are retried and then dead-lettered"
+        );
     }
+    Ok(())
 }
 
 /// The first SIGTERM or SIGINT drains, the second stops at once.

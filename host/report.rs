@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 use crate::{
     job::{Committed, Outcome},
     plugin::short_digest,
+    provenance::PluginVersion,
     retry::{Class, Failure},
-    store::PluginVersion,
     text,
     worker::{Report, Settled},
 };

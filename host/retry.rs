@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     config::{MAX_VISIBILITY, Retry},
-    store::PluginVersion,
+    provenance::PluginVersion,
 };
 
 /// What kind of failure it was. The names are those of metrics and of the dead-letter queue.
@@ -22,6 +22,8 @@ pub enum Class {
     Limit,
     /// The route names a plugin that is not there. It may be dropped in any moment.
     PluginMissing,
+    /// The object may not be read. Somebody can mend that.
+    Denied,
     /// The host itself ended while it had the object in work.
     Crashed,
     /// The plugin says that it can never work.
@@ -46,6 +48,7 @@ impl Class {
             Self::Memory => "memory",
             Self::Limit => "limit",
             Self::PluginMissing => "plugin-missing",
+            Self::Denied => "denied",
             Self::Crashed => "crashed",
             Self::Reject => "reject",
             Self::Conflict => "conflict",

@@ -24,9 +24,10 @@ pub fn guard(config: &Config, bucket: &str, event: &ObjectEvent) -> Option<Strin
     result.map(|prefix| format!("it is below `{prefix}`, where results go"))
 }
 
-/// The first route that takes the object. With none, it is only moved to the default destination.
-pub fn route<'a>(routes: &'a [Route], object: &ObjectMeta) -> Option<&'a Route> {
-    routes.iter().find(|route| takes(route, object))
+/// The first route that takes the object and whose plugins are all usable. With none, it is only moved to
+/// the default destination.
+pub fn route<'a>(routes: &'a [Route], object: &ObjectMeta, is_usable: impl Fn(&str) -> bool) -> Option<&'a Route> {
+    routes.iter().find(|route| takes(route, object) && route.uses.iter().all(|used| is_usable(&used.plugin)))
 }
 
 /// Where the original goes.
@@ -82,6 +83,25 @@ mod tests {
 
     use super::*;
     use crate::config::{KeyPattern, Overrides, Sources, load};
+
+    fn route<'a>(routes: &'a [Route], object: &ObjectMeta) -> Option<&'a Route> {
+        super::route(routes, object, |_| true)
+    }
+
+    #[test]
+    fn a_route_whose_plugin_cannot_be_used_is_passed_over() {
+        let used = |plugin: &str| crate::config::Use {
+            plugin: plugin.to_owned(),
+            settings: Default::default(),
+            limits: Default::default(),
+        };
+        let routes = [
+            Route { uses: vec![used("a"), used("gone")], ..any() },
+            Route { uses: vec![used("a")], destination_prefix: "second/".to_owned(), ..any() },
+        ];
+        let found = super::route(&routes, &object("uploads/x", 1, None), |plugin| plugin != "gone");
+        assert_eq!(found.map(|route| route.destination_prefix.as_str()), Some("second/"));
+    }
 
     fn any() -> Route {
         Route {

@@ -325,7 +325,7 @@ fn is_outage(outcome: &Outcome) -> bool {
 /// those that are done or can never work lose nothing by that.
 enum Fate {
     Acknowledge,
-    /// With the key and the failure of the first object that can never work.
+    /// With the key and the failure of the first object that can never work, and the reasons of all.
     DeadLetter(Option<String>, Failure),
     Retry(Duration),
     Release,
@@ -348,8 +348,12 @@ impl<Q: Queue, S: Store> Delivery<Q, S> {
                 continue;
             }
             let report = Report { key, attempt: self.message.receive_count, elapsed: self.received.elapsed(), result };
-            // Nobody listens any more only when the host is about to end.
-            let _ = self.shared.reports.send(report).await;
+            // Without a listener, or with one that stands still, an end at once must come to its end.
+            tokio::select! {
+                biased;
+                _ = self.shared.reports.send(report) => {}
+                () = self.cancel.cancelled() => {}
+            }
         }
     }
 
@@ -368,6 +372,10 @@ impl<Q: Queue, S: Store> Delivery<Q, S> {
                             // The key of what cannot be read is not known.
                             let key = (failure.class != Class::Malformed).then(|| key.clone());
                             Fate::DeadLetter(key, failure.clone())
+                        }
+                        (Fate::DeadLetter(first, mut all), Action::DeadLetter) => {
+                            all.reason.push_str(&format!("; `{key}`: {}", failure.reason));
+                            Fate::DeadLetter(first, all)
                         }
                         (fate, Action::DeadLetter) => fate,
                     }

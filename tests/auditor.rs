@@ -1,5 +1,7 @@
 //! What would be the use of an auditor that finds nothing? Each test damages a sound directory, made by hand.
 
+#![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
+
 #[allow(dead_code, reason = "the auditor needs only a part of it")]
 mod support {
     pub mod auditor;

@@ -1,5 +1,7 @@
 //! The command line as people and scripts meet it: exit codes, messages, and what goes to which stream.
 
+#![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
+
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod support {
     pub mod host;
@@ -34,7 +36,7 @@ fn wrong_usage_is_64() {
         (&[], "Usage: gristmill"),
         (&["dev"], "<DIR>"),
         (&["dev", "somewhere", "--untl-idle"], "'--until-idle'"),
-        (&["dve", "somewhere"], "'dev'"),
+        (&["devv", "somewhere"], "'dev'"),
         (&["run", "somewhere"], "unexpected argument 'somewhere'"),
         (&["dev", "somewhere", "--slots", "many"], "invalid value 'many'"),
         (&["--log-format", "xml", "plugin", "list"], "[possible values: text, json]"),
@@ -186,6 +188,35 @@ fn run_takes_its_directory_from_the_configuration() {
 }
 
 #[test]
+fn flags_and_variables_change_where_things_are() {
+    let bucket = Bucket::new();
+    let plugins = tempfile::tempdir().unwrap();
+    fs::copy(guest_file("nothing"), plugins.path().join("passthrough.wasm")).unwrap();
+    bucket.write("in/a", b"x");
+    let mut host = command(&["dev", "--plugins", argument(plugins.path()), "--slots", "1", "--until-idle", "--json"]);
+    host.arg(bucket.root())
+        .env("SRC_PREFIX", "in")
+        .env("GRISTMILL_DESTINATION_PREFIX", "done")
+        .env("DST_PREFIX", "not");
+    let finished = Host::spawn(&mut host).finish().expect(0);
+    let digest = sha256(&fs::read(guest_file("nothing")).unwrap());
+    assert_eq!(finished.record("in/a")["plugins"][0]["digest"], digest.as_str());
+    assert_eq!(bucket.read_text("done/a"), "x");
+}
+
+#[test]
+fn the_work_goes_on_when_nobody_reads_what_it_says() {
+    let bucket = Bucket::with(&["copy"], "[[route]]\nplugins = [\"copy\"]\n");
+    for n in 0..20 {
+        bucket.write(&format!("uploads/{n}"), b"x");
+    }
+    let mut child = command(&["dev", argument(bucket.root()), "--until-idle", "--json"]).spawn().unwrap();
+    drop(child.stdout.take());
+    let finished = Host::following(child).finish().expect(0);
+    assert_eq!(fs::read_dir(bucket.path("processed")).unwrap().count(), 40, "{}", finished.log());
+}
+
+#[test]
 fn json_is_all_that_is_on_standard_output() {
     let bucket = Bucket::with(
         &["copy", "log-flood", "panic"],
@@ -201,7 +232,7 @@ fn json_is_all_that_is_on_standard_output() {
         // Each line is parsed there.
         let records = finished.records();
         assert!(records.iter().all(|record| record["key"].is_string() && record["outcome"].is_string()));
-        assert!(finished.err.len() > 5, "the log is on standard error: {}", finished.log());
+        assert!(finished.log().contains("plugin refused"), "the log is on standard error: {}", finished.log());
         bucket.write("uploads/b", b"again");
     }
 }

@@ -1,6 +1,8 @@
 //! `kill -9` of the real binary at random moments: nothing is lost, nothing is doubled, and nothing partial
 //! is ever visible.
 
+#![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
+
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod support {
     pub mod auditor;
@@ -12,7 +14,7 @@ use std::{fs, thread, time::Duration};
 
 use support::{
     auditor::{Auditor, Object, Output, destination, in_flight},
-    host::{Bucket, Host},
+    host::{Bucket, Host, eventually},
     samples::text,
 };
 
@@ -25,6 +27,8 @@ const EARLY: usize = 100;
 
 /// Of one object in this many the outputs are larger than what a host keeps in memory.
 const LARGE: usize = 30;
+
+const PLUGINS: &[&str] = &["copy", "upper", "reject", "flaky"];
 
 /// Few slots, so that work is left at every kill; and attempts without end, since a kill costs one.
 const CONFIGURATION: &str = r#"
@@ -102,20 +106,22 @@ fn kills_at_random_moments_lose_and_double_nothing() {
         std::env::var("GRISTMILL_TEST_SEED").ok().map_or_else(|| fastrand::u64(..), |seed| seed.parse().unwrap());
     println!("seed {seed}: repeat its choices with GRISTMILL_TEST_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let bucket = Bucket::with(&["copy", "upper", "reject", "flaky"], CONFIGURATION);
+    let bucket = Bucket::with(PLUGINS, CONFIGURATION);
     let mut manifest = Vec::new();
     drop_until(&bucket, &mut manifest, EARLY);
 
     let (mut in_work, mut on_the_way) = (0, 0);
     for kill in 1..=KILLS {
         let host = Host::dev(&bucket, &["--json"]);
-        drop_until(&bucket, &mut manifest, EARLY + kill * (OBJECTS - EARLY) / KILLS);
-        // Half of the hosts die at any moment, their start included; the others amid their work.
-        if random.bool() {
+        let number = EARLY + kill * (OBJECTS - EARLY) / KILLS;
+        // Some hosts die at any moment, their start included; the others soon after they were given work.
+        if random.u8(0..3) == 0 {
+            drop_until(&bucket, &mut manifest, number);
             thread::sleep(Duration::from_millis(random.u64(20..400)));
         } else {
-            host.wait_for_log("a start", |lines| (lines.len() >= 4).then_some(()));
-            thread::sleep(Duration::from_micros(random.u64(0..60_000)));
+            host.wait_for_log("its plugins", |lines| (lines.len() >= PLUGINS.len()).then_some(()));
+            drop_until(&bucket, &mut manifest, number);
+            thread::sleep(Duration::from_micros(random.u64(0..40_000)));
         }
         let killed = host.kill();
         assert_eq!(killed.code, None, "it ended by itself: {}", killed.log());
@@ -134,5 +140,35 @@ fn kills_at_random_moments_lose_and_double_nothing() {
     );
     Auditor::new(bucket.root(), &manifest).check();
     // Else the kills came when nothing happened, and showed nothing.
-    assert!(in_work >= KILLS / 4, "only {in_work} of {KILLS} kills met objects in work");
+    assert!(in_work >= KILLS / 8, "only {in_work} of {KILLS} kills met objects in work");
+}
+
+/// The moments that a kill at random hardly meets, since they last microseconds: made by hand.
+#[test]
+fn what_a_kill_leaves_on_its_way_is_cleared_up() {
+    let bucket = Bucket::with(&["spin"], "[[route]]\nplugins = [\"spin\"]\n");
+    let host = Host::dev(&bucket, &["--json"]);
+    let names = ["moving", "in a folder/moving", "overtaken"];
+    for name in names {
+        bucket.write(&format!("uploads/{name}"), b"content");
+    }
+    eventually("the objects to be in work", || in_flight(bucket.root()) == names.len());
+    host.kill();
+    for name in names {
+        let transit = bucket.path(&format!(".gristmill/staging/moving/uploads/{name}"));
+        fs::create_dir_all(transit.parent().unwrap()).unwrap();
+        fs::rename(bucket.path(&format!("uploads/{name}")), transit).unwrap();
+    }
+    bucket.write("uploads/overtaken", b"a newer upload");
+    bucket.write(".gristmill/staging/outputs/0-0", b"half of an out");
+
+    bucket.plugin("copy", "spin");
+    bucket.run_until_idle().expect(0);
+    let manifest = names.map(|name| {
+        let key = format!("uploads/{name}");
+        let content = if name == "overtaken" { &b"a newer upload"[..] } else { b"content" };
+        let output = Output::exactly(format!("processed/{name}.copy"), "spin", content);
+        Object::processed(&key, content, &["spin"], vec![output])
+    });
+    Auditor::new(bucket.root(), &manifest).check();
 }

@@ -23,7 +23,7 @@ use support::guests::{Called, Calling, guest};
 async fn among_others(plugin: &Plugin, call: Calling) -> Called {
     let others = async {
         let (copy, upper) = (guest("copy"), guest("upper"));
-        let body = |seed: usize| -> Vec<u8> { (0..300_000).map(|i| b'a' + (i * seed % 23) as u8).collect() };
+        let body = |seed: usize| -> Vec<u8> { (0..150_000).map(|i| b'a' + (i * seed % 23) as u8).collect() };
         let copies = (1..4).map(|seed| {
             let copy = &copy;
             async move {

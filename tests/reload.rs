@@ -1,6 +1,8 @@
 //! Plugins that are replaced while objects flow: no object fails because of it, and each result names the
 //! version that made it.
 
+#![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
+
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod support {
     pub mod auditor;
@@ -124,8 +126,11 @@ fn logged(lines: &[String], start: usize, message: &str, text: &str) -> bool {
     })
 }
 
+/// Makes something at a path.
+type Make = Box<dyn Fn(&Path)>;
+
 /// What else people put there, and what the refusal says of it.
-fn bad_files(good: &[u8]) -> Vec<(&'static str, Box<dyn Fn(&Path) + '_>)> {
+fn bad_files(good: &[u8]) -> Vec<(&'static str, Make)> {
     let file = |bytes: Vec<u8>| move |path: &Path| fs::write(path, &bytes).unwrap();
     vec![
         ("is a core module", Box::new(file(good[..good.len() / 2].to_vec()))),
@@ -198,10 +203,10 @@ fn deletions_under_load_fail_no_object() {
         let seen = host.log_length();
         reloading.drop_objects(OBJECTS_A_SWAP);
         fs::remove_file(reloading.plugin_file()).unwrap();
-        reloading.drop_objects(OBJECTS_A_SWAP);
         if deletion % 2 == 0 {
             host.wait_for_log("the deletion", |lines| logged(lines, seen, "plugin unloaded", "").then_some(()));
         }
+        reloading.drop_objects(OBJECTS_A_SWAP);
         let (digest, bytes) = &reloading.versions[(deletion + 1) % 2];
         reloading.copy_over(bytes);
         let digest = digest[..12].to_owned();

@@ -4,8 +4,10 @@
 //! has to end with everything accounted for. `crash_points` crashes at every single call instead.
 
 mod simulation {
+    pub mod crash_points;
     pub mod life;
     pub mod seeds;
+    pub mod switch;
 }
 #[allow(dead_code, reason = "other tests use the rest")]
 mod support {

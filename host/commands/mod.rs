@@ -3,7 +3,7 @@
 pub mod check;
 pub mod plugin;
 
-use std::{fmt, path::Path, process::ExitCode};
+use std::{fmt, process::ExitCode};
 
 /// Why the process ends without having done what it was asked to. The codes are those of sysexits.h.
 #[derive(Debug, thiserror::Error)]
@@ -36,8 +36,6 @@ impl Fatal {
     }
 }
 
-/// What plugins are told as the bucket's name when a directory plays it: its own name.
-#[must_use]
-pub fn bucket_name(directory: &Path) -> String {
-    directory.file_name().map_or_else(|| "/".into(), |name| name.to_string_lossy().into_owned())
-}
+/// The bucket's name when a directory plays it. Not the directory's, which may be renamed while there are
+/// messages about what is in it.
+pub const LOCAL_BUCKET: &str = "local";

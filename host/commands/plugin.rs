@@ -2,9 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    fs::{File, Permissions},
     io::{self, Write as _},
-    os::unix::fs::FileExt as _,
+    os::unix::fs::{FileExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
@@ -16,7 +16,7 @@ use bytesize::ByteSize;
 use serde_json::json;
 use tempfile::NamedTempFile;
 
-use super::{Fatal, bucket_name};
+use super::{Fatal, LOCAL_BUCKET};
 use crate::{
     cli::PluginCommand,
     config::Limits,
@@ -184,11 +184,10 @@ async fn run_one(
         return Err("is not a regular file".to_owned());
     }
     let name = input.file_name().and_then(|name| name.to_str()).ok_or("its name is not UTF-8")?;
-    let bucket = std::path::absolute(folder).map_or_else(|_| "/".into(), |folder| bucket_name(&folder));
     let staged = Arc::new(Staged { folder: folder.to_owned(), files: Mutex::default() });
     let call = Call {
         object: ObjectInfo {
-            bucket,
+            bucket: LOCAL_BUCKET.to_owned(),
             key: name.to_owned(),
             name: name.to_owned(),
             stem: key::stem(name).to_owned(),
@@ -281,11 +280,16 @@ struct Staged {
 }
 
 impl Staged {
+    /// With the mode that any new file has, for it is going to be one.
+    fn temporary(&self) -> io::Result<NamedTempFile> {
+        tempfile::Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(&self.folder)
+    }
+
     fn append(&self, index: usize, bytes: &[u8]) -> io::Result<()> {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let file = match files.entry(index) {
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::btree_map::Entry::Vacant(entry) => entry.insert(NamedTempFile::new_in(&self.folder)?),
+            std::collections::btree_map::Entry::Vacant(entry) => entry.insert(self.temporary()?),
         };
         file.write_all(bytes)
     }

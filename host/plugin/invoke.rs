@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use wasmtime::{
-    Store, Trap, UpdateDeadline, WasmBacktrace,
+    PoolConcurrencyLimitError, Store, Trap, UpdateDeadline, WasmBacktrace,
     component::{ResourceTable, ResourceTableError},
 };
 use wasmtime_wasi::WasiCtx;
@@ -207,6 +207,10 @@ fn call_error(error: &wasmtime::Error, limits: &Limits) -> CallError {
     let backtrace = error.downcast_ref::<WasmBacktrace>().and_then(render_backtrace);
     if let Some(io) = error.downcast_ref::<IoError>() {
         return CallError::Io(io.clone());
+    }
+    if error.is::<PoolConcurrencyLimitError>() {
+        // Guests that were given up may hold their places for a moment longer.
+        return CallError::Io(IoError::Unavailable("every place for an instance is taken".to_owned()));
     }
     let limit = error.downcast_ref::<LimitHit>().copied().or_else(|| {
         if let Some(ResourceTableError::Full) = error.downcast_ref() {

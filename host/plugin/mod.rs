@@ -18,7 +18,7 @@ pub use limits::LimitHit;
 
 use std::{fmt, sync::Arc};
 
-use crate::store::PluginVersion;
+use crate::provenance::PluginVersion;
 
 /// The release of the interface that this host serves, as it stands in import and export names.
 pub const INTERFACE_VERSION: &str = "0.1.0";

@@ -156,29 +156,43 @@ pub(super) fn scan(
             scan.unsettled = true;
             before
         } else {
-            Entry { signature: Some(signature), ..load(engine, cache, name, &path, before) }
+            load(engine, cache, name, &path, before, signature)
         };
         scan.catalog.entries.insert(name.to_owned(), entry);
     }
     Ok(scan)
 }
 
-fn load(engine: &Arc<Engine>, cache: Option<&Cache>, name: &str, path: &Path, before: Entry) -> Entry {
-    let refuse = |reason: String, digest| Entry { refused: Some(Refusal { reason, digest }), ..before.clone() };
+fn load(
+    engine: &Arc<Engine>,
+    cache: Option<&Cache>,
+    name: &str,
+    path: &Path,
+    before: Entry,
+    signature: Signature,
+) -> Entry {
+    let plugin = before.plugin.clone();
+    let refuse = |reason: String, digest| Entry {
+        plugin: plugin.clone(),
+        refused: Some(Refusal { reason, digest }),
+        signature: Some(signature),
+    };
     if !is_plugin_name(name) {
         let shown = text::printable(name, name.len());
         return refuse(format!("`{shown}` cannot be a plugin's name: use a-z, 0-9, `-` and `_`"), None);
     }
     let bytes = match read_plugin_file(path) {
         Ok(bytes) => bytes,
+        // That may pass without the file being changed, so the next scan has to look again.
+        Err(error @ FileError::Io(_)) => return Entry { signature: None, ..refuse(error.to_string(), None) },
         Err(error) => return refuse(error.to_string(), None),
     };
     let digest = Digest::of(&bytes);
     if before.plugin.as_ref().is_some_and(|plugin| plugin.digest == digest) {
-        return Entry { refused: None, ..before };
+        return Entry { plugin, refused: None, signature: Some(signature) };
     }
     match Plugin::load(engine, cache, name, &bytes) {
-        Ok(plugin) => Entry { plugin: Some(Arc::new(plugin)), ..Entry::default() },
+        Ok(plugin) => Entry { plugin: Some(Arc::new(plugin)), refused: None, signature: Some(signature) },
         Err(error) => refuse(error.to_string(), Some(digest)),
     }
 }

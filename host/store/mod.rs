@@ -4,7 +4,7 @@ pub mod local;
 
 use std::{future::Future, time::SystemTime};
 
-use serde::{Deserialize, Serialize};
+pub use crate::provenance::{PluginVersion, Provenance};
 
 use crate::io::{Body, Outputs};
 
@@ -25,29 +25,6 @@ pub struct ObjectMeta {
     pub metadata: Vec<(String, String)>,
     /// Last modification.
     pub modified: Option<SystemTime>,
-}
-
-/// A plugin at one version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PluginVersion {
-    /// As in `NAME.wasm`.
-    pub name: String,
-    /// SHA-256 of the file, 64 hexadecimal digits.
-    pub digest: String,
-}
-
-/// Where an object under the destination came from. Stored with every output and every moved original.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Provenance {
-    /// The source's whole key.
-    pub source_key: String,
-    /// The source's pinned entity tag.
-    pub source_etag: String,
-    /// The source's version, in a bucket with versioning.
-    pub source_version: Option<String>,
-    /// Who made it: one plugin for an output, every plugin of the route for a moved original (none when
-    /// the route had none).
-    pub plugins: Vec<PluginVersion>,
 }
 
 /// What is stored at a key.
@@ -91,6 +68,9 @@ pub enum StoreError {
     /// What is stored at the key is not what the write expected.
     #[error("something else is already stored at `{0}`")]
     Exists(String),
+    /// This one object may not be read; the text says why and what to do. Others may well be.
+    #[error("{0}")]
+    Denied(String),
     /// The store can never do this; the text says why (a name too long for the file system).
     #[error("{0}")]
     Impossible(String),
@@ -107,6 +87,10 @@ pub trait Store: Send + Sync + 'static {
     /// published is thrown away.
     type Staging: Outputs + Clone + 'static;
 
+    /// Whether every version of an object is told of by an event of its own, so that an event of another
+    /// version than the one found is out of date. In S3 two writes may come as one event.
+    const EVERY_VERSION_HAS_AN_EVENT: bool = false;
+
     /// Looks the object up and pins its identity; reads nothing of its body.
     fn open(&self, key: &str) -> impl Future<Output = Result<Self::Object, StoreError>> + Send;
 
@@ -118,6 +102,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// An empty staging area.
     fn staging(&self) -> Self::Staging;
+
+    /// Bytes that may still be staged. A plugin that wants all of it is stopped at a part, by its own limit,
+    /// before what everybody needs is used up.
+    fn room(&self) -> impl Future<Output = u64> + Send {
+        std::future::ready(u64::MAX)
+    }
 
     /// Whether the key still holds the pinned object: [`StoreError::Superseded`] when not.
     fn verify(&self, object: &Self::Object) -> impl Future<Output = Result<(), StoreError>> + Send;

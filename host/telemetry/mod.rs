@@ -6,7 +6,7 @@ use indicatif::ProgressBar;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 /// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
     /// For people.
     #[default]
@@ -16,13 +16,13 @@ pub enum Format {
 }
 
 /// Starts logging. `filter` is in the syntax of tracing-subscriber's `EnvFilter`
-/// (`warn,gristmill=debug`); plugins log under the target `plugin`. Lines are written around `bar`.
+/// (`warn,gristmill=debug`); plugins log under the target `plugin`. Lines are written around `bar`, in
+/// `colour` or without.
 ///
 /// # Errors
 /// When the filter cannot be parsed, with the reason.
-pub fn init(format: Format, filter: &str, bar: ProgressBar) -> Result<(), String> {
+pub fn init(format: Format, filter: &str, colour: bool, bar: ProgressBar) -> Result<(), String> {
     let filter = EnvFilter::try_new(filter).map_err(|error| format!("log filter `{filter}`: {error}"))?;
-    let colour = io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Around(bar)).with_ansi(colour);
     let started = match format {
         Format::Text => builder.with_target(false).try_init(),

@@ -44,8 +44,7 @@ const TROUBLE: Duration = Duration::from_secs(20 * 60);
 /// longest back-off as often as there are attempts.
 const PATIENCE: Duration = Duration::from_secs(60 * 60);
 
-const RETRY: Retry =
-    Retry { max_attempts: 6, base: Duration::from_secs(1), max: Duration::from_secs(60) };
+const RETRY: Retry = Retry { max_attempts: 6, base: Duration::from_secs(1), max: Duration::from_secs(60) };
 
 /// What users do, and what S3 and SQS make of it.
 #[derive(Debug, Clone)]
@@ -94,7 +93,9 @@ impl Story {
                 foreign.insert(format!("{}{suffix}", toys::destination(&key)), b"mine".to_vec());
             }
             let content = format!("{number}-{}", "x".repeat(rng.usize(..40))).into_bytes();
-            uploads.push((key, if rng.u8(..10) == 0 { Vec::new() } else { content }));
+            // One empty object is enough: what is sent is found again by its content.
+            let empty = rng.u8(..10) == 0 && uploads.iter().all(|(_, content)| !content.is_empty());
+            uploads.push((key, if empty { Vec::new() } else { content }));
             let put = at(rng);
             actions.push((put, Action::Put(number)));
             if removals && rng.u8(..4) == 0 {
@@ -235,11 +236,8 @@ async fn host(world: Arc<World>, number: usize, levers: Arc<Mutex<Levers>>) {
         let (crashed, shutdown) = (CancellationToken::new(), Shutdown::default());
         *levers.lock().unwrap() = Levers { crash: crashed.clone(), shutdown: shutdown.clone() };
         let life = Arc::new(Life { fate: Arc::clone(&world.fate), host: number, crashed: crashed.clone() });
-        let queue = Watched {
-            queue: world.queue.under(life.clone()),
-            world: Arc::clone(&world),
-            bodies: Mutex::default(),
-        };
+        let queue =
+            Watched { queue: world.queue.under(life.clone()), world: Arc::clone(&world), bodies: Mutex::default() };
         let context = toys::context(world.store.under(life), &world.config);
         let (reports, mut told) = mpsc::channel(16);
         let worker = Worker::new(Arc::new(queue), context, reports);
@@ -439,6 +437,10 @@ fn a_seed_comes_out_the_same_each_time() {
     for seed in 0..100 {
         let (first, second) = (troubled(seed), troubled(seed));
         let hashes = (first.world.fate.trace.hash(), second.world.fate.trace.hash());
-        assert_eq!(hashes.0, hashes.1, "seed {seed}:\n{}\n--- and then\n{}", first.world.fate.trace, second.world.fate.trace);
+        assert_eq!(
+            hashes.0, hashes.1,
+            "seed {seed}:\n{}\n--- and then\n{}",
+            first.world.fate.trace, second.world.fate.trace
+        );
     }
 }

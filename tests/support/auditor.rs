@@ -2,6 +2,8 @@
 //! file system and the two databases. It shares no code with the host, so that both would have to be wrong
 //! in the same way. (I5, that the queue drains, is what every test waits for with a deadline.)
 
+#![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
@@ -34,6 +36,8 @@ pub enum Fate {
     Waiting,
 }
 
+type Accept = Box<dyn Fn(&[u8]) -> bool>;
+
 /// What a plugin has to make of an object.
 pub struct Output {
     pub key: String,
@@ -47,7 +51,7 @@ pub enum Content {
     /// It depends on the version of the plugin: by the version's digest.
     ByVersion(BTreeMap<String, String>),
     /// Anything that this accepts.
-    Like(Box<dyn Fn(&[u8]) -> bool>),
+    Like(Accept),
 }
 
 impl Object {
@@ -448,4 +452,9 @@ fn provenance(json: &str) -> Provenance {
 /// How many messages somebody has received and not settled.
 pub fn in_flight(directory: &Path) -> usize {
     rows(&open(directory, "queue.db"), "SELECT 1 FROM messages WHERE receive_count > 0", |_| ()).len()
+}
+
+/// How many messages there are.
+pub fn live(directory: &Path) -> usize {
+    rows(&open(directory, "queue.db"), "SELECT 1 FROM messages", |_| ()).len()
 }

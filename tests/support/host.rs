@@ -1,9 +1,11 @@
 //! The real binary over a directory of its own: started, followed through its two streams, signalled, and
 //! never left behind.
 
+#![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
+
 use std::{
     fs::{self, File},
-    io::{BufRead as _, BufReader, Read},
+    io::{self, BufRead as _, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Condvar, Mutex},
@@ -140,9 +142,13 @@ pub struct Host {
 
 impl Host {
     pub fn spawn(command: &mut Command) -> Self {
-        let mut child = command.spawn().unwrap();
-        let out = Stream::follow(child.stdout.take().unwrap());
-        let err = Stream::follow(child.stderr.take().unwrap());
+        Self::following(command.spawn().unwrap())
+    }
+
+    /// A child whose streams, as far as they are left, are followed from now on.
+    pub fn following(mut child: Child) -> Self {
+        let out = child.stdout.take().map_or_else(|| Stream::follow(io::empty()), Stream::follow);
+        let err = child.stderr.take().map_or_else(|| Stream::follow(io::empty()), Stream::follow);
         Self { child, out, err }
     }
 
@@ -184,8 +190,16 @@ impl Host {
 
     /// Asks it to drain.
     pub fn terminate(&self) {
-        let id = Pid::from_child(&self.child);
-        rustix::process::kill_process(id, Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
+    }
+
+    /// As Ctrl-C does.
+    pub fn interrupt(&self) {
+        self.signal(Signal::INT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// `kill -9`, and what it had said until then.
@@ -232,7 +246,7 @@ impl Finished {
     /// The JSON objects of `--json` before the summary.
     pub fn records(&self) -> Vec<Value> {
         let mut lines: Vec<Value> = self.out.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let last = lines.pop().expect("not even a summary");
+        let last = lines.pop().unwrap();
         assert!(last.get("summary").is_some(), "the last line is no summary: {last}");
         lines
     }
@@ -247,7 +261,7 @@ impl Finished {
 
     /// The counts of the last line.
     pub fn summary(&self) -> Value {
-        let last: Value = serde_json::from_str(self.out.last().expect("no output")).unwrap();
+        let last: Value = serde_json::from_str(self.out.last().unwrap()).unwrap();
         last["summary"].clone()
     }
 

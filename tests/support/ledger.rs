@@ -175,7 +175,9 @@ impl Ledger {
         }
         match self.unprocessed(&end.objects, upload) {
             // A move is a copy and a removal in some stores, and a host can be stopped between them for good.
-            None if in_place && !letters.iter().any(|letter| ends_anything(&letter.class)) => Some(format!("I1: `{key}` {etag} is in both places")),
+            None if in_place && !letters.iter().any(|letter| ends_anything(&letter.class)) => {
+                Some(format!("I1: `{key}` {etag} is in both places"))
+            }
             None => None,
             Some(why) if letters.is_empty() => Some(format!("I1: `{key}` {etag} has no dead letter, but {why}")),
             Some(_) if !in_place => Some(format!("I1: `{key}` {etag} is a dead letter, but not in its place")),
@@ -232,7 +234,10 @@ impl Ledger {
                 Some(format!("{at} {:?} {:?}", from.plugins, seen.content))
             });
             let all: Vec<String> = mine.collect();
-            // A message with several objects names only one of those that it died of.
+            // A message with several objects has one class, of one of those that it died of.
+            if !letters.is_empty() && letters.iter().all(|letter| letter.key.as_ref() != Some(key)) {
+                continue;
+            }
             let dead = !letters.is_empty() && self.unprocessed(&end.objects, upload).is_some();
             essence.insert(key.clone(), if dead { format!("dead {all:?}") } else { all.join("\n") });
         }

@@ -390,7 +390,7 @@ impl Worker {
             size: Some(identity.size),
             etag: Some(identity.to_string()),
             version_id: None,
-            event_time: Some(humantime::format_rfc3339_millis(SystemTime::now()).to_string()),
+            event_time: identity.modified_time().and_then(rfc3339),
             event_name: "ObjectCreated:Put".to_owned(),
         };
         let body = event::encode(&event).into();
@@ -453,6 +453,14 @@ impl Worker {
 
 fn hidden(key: &str) -> bool {
     key.rsplit('/').next().is_some_and(|name| name.starts_with('.'))
+}
+
+/// Nothing for times that four digits for the year cannot say.
+fn rfc3339(time: SystemTime) -> Option<String> {
+    /// The first second of the year 10,000.
+    const TOO_LATE: Duration = Duration::from_secs(253_402_300_800);
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    (since < TOO_LATE).then(|| humantime::format_rfc3339_millis(time).to_string())
 }
 
 #[cfg(test)]
@@ -524,6 +532,35 @@ mod tests {
         bench.worker.send();
         assert_eq!(bench.live(), 1);
         assert!(!bench.worker.signals.overflowed());
+    }
+
+    #[test]
+    fn a_new_directory_is_looked_at_twice() {
+        let mut bench = Bench::new();
+        let directory = bench.folder.path().join("new");
+        fs::create_dir_all(directory.join("deep")).unwrap();
+        fs::write(directory.join("deep/early"), "x").unwrap();
+        bench.worker.take_in(Change::NewDirectory(directory.clone()));
+        bench.worker.send();
+        assert_eq!(bench.live(), 1);
+
+        // After the first look, and before the system told of anything in it.
+        fs::write(directory.join("late"), "x").unwrap();
+        bench.worker.look_at_new_directories();
+        bench.worker.send();
+        assert_eq!(bench.live(), 2);
+        assert!(bench.worker.new_directories.is_empty());
+    }
+
+    #[test]
+    fn a_source_that_went_away_is_watched_anew() {
+        let mut bench = Bench::new();
+        bench.worker.prefix = "uploads".to_owned();
+        bench.worker.watched = Some(1);
+        bench.worker.next_scan = Some(Instant::now() + Duration::from_secs(3_600));
+        let gone = bench.worker.directory.join("uploads");
+        bench.worker.take_in(Change::Gone(gone));
+        assert_eq!((bench.worker.watched, bench.worker.next_scan), (None, None));
     }
 
     #[test]

@@ -72,6 +72,9 @@ struct Shared {
 }
 
 impl Store for LocalStore {
+    // The intake sends each version, once it is finished.
+    const EVERY_VERSION_HAS_AN_EVENT: bool = true;
+
     type Object = LocalObject;
     type Staging = LocalStaging;
 
@@ -86,6 +89,16 @@ impl Store for LocalStore {
 
     fn body(&self, object: &LocalObject) -> Box<dyn Body> {
         Box::new(LocalBody::new(&self.shared, object))
+    }
+
+    async fn room(&self) -> u64 {
+        let shared = Arc::clone(&self.shared);
+        let free = blocking(move || {
+            let stat = rustix::fs::fstatvfs(&shared.outputs);
+            stat.map_err(|reason| shared.refused_staging("look at", ".", reason))
+        });
+        // Where that cannot be told, the first write will show.
+        free.await.map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
     fn staging(&self) -> LocalStaging {
@@ -214,6 +227,13 @@ impl Shared {
         };
         let file = match self.tree.open_file(&place) {
             Err(Errno::NOENT | Errno::LOOP) => return Err(StoreError::Superseded),
+            Err(reason @ (Errno::ACCESS | Errno::PERM)) => {
+                let text = format!(
+                    "cannot read `{}`: {reason}: let the user that gristmill runs as read it",
+                    self.tree.display(key)
+                );
+                return Err(StoreError::Denied(text));
+            }
             file => file.map_err(|reason| self.refused("read", key, reason))?,
         };
         let stat = rustix::fs::fstat(&file).map_err(|reason| self.refused("look at", key, reason))?;
@@ -284,6 +304,7 @@ impl From<sqlite::Unavailable> for StoreError {
 fn into_io_error(error: StoreError) -> IoError {
     match error {
         StoreError::NotFound(_) | StoreError::Superseded => IoError::Superseded,
+        StoreError::Denied(reason) => IoError::Denied(reason),
         error => IoError::Unavailable(error.to_string()),
     }
 }

@@ -74,17 +74,19 @@ impl Shared {
             Expect::Etag(etag) => {
                 // The only gap: a stranger's write between the look and the rename is lost, as if it had
                 // come before both.
-                match self.tree.stat(to)? {
-                    Some(stat) if Identity::of(&stat).to_string() == *etag => {}
+                let there = match self.tree.stat(to)? {
+                    Some(stat) if Identity::of(&stat).to_string() == *etag => Identity::of(&stat),
                     _ => return Err(self.taken(to, key)?),
-                }
-                rustix::fs::renameat(from.0, from.1, &to.directory, to.name)
-                    .map_err(|reason| self.refused("write", key, reason))?;
-                // Two names of one file are left alone by a rename: this one has to go all the same.
-                match rustix::fs::unlinkat(from.0, from.1, AtFlags::empty()) {
-                    Ok(()) | Err(Errno::NOENT) => Ok(()),
-                    Err(reason) => Err(self.refused("move", key, reason)),
-                }
+                };
+                let ours = rustix::fs::statat(from.0, from.1, AtFlags::SYMLINK_NOFOLLOW);
+                let same_file = ours.is_ok_and(|ours| Identity::of(&ours) == there);
+                let moved = if same_file {
+                    // Two names of one file are left alone by a rename: this one has to go all the same.
+                    rustix::fs::unlinkat(from.0, from.1, AtFlags::empty())
+                } else {
+                    rustix::fs::renameat(from.0, from.1, &to.directory, to.name)
+                };
+                moved.map_err(|reason| self.refused("write", key, reason))
             }
         }
     }
@@ -114,9 +116,13 @@ impl Shared {
         let back = self.tree.place_or_create(key).map_err(|obstacle| refused(obstacle.to_string()))?;
         match rename_to_free((&transit.directory, transit.name), (&back.directory, back.name)) {
             Ok(()) => self.durable(&back, key).map(|()| PutBack::Back),
-            Err(Errno::EXIST) => rustix::fs::unlinkat(&transit.directory, transit.name, AtFlags::empty())
-                .map(|()| PutBack::Overwritten)
-                .map_err(|reason| refused(reason.to_string())),
+            Err(Errno::EXIST) => match self.tree.stat(&back)? {
+                Some(stat) if Kind::of(&stat) != Kind::File => Err(refused(format!("{} is there", Kind::of(&stat)))),
+                // A newer upload: as in S3, it overwrote this one.
+                _ => rustix::fs::unlinkat(&transit.directory, transit.name, AtFlags::empty())
+                    .map(|()| PutBack::Overwritten)
+                    .map_err(|reason| refused(reason.to_string())),
+            },
             Err(reason) => Err(refused(reason.to_string())),
         }
     }
@@ -164,11 +170,12 @@ impl Shared {
 
             for key in files {
                 let transit = self.moving.place(&key)?;
-                match self.put_back(&transit, &key)? {
-                    PutBack::Back => put_back += 1,
-                    PutBack::Overwritten => {
+                match self.put_back(&transit, &key) {
+                    Ok(PutBack::Back) => put_back += 1,
+                    Ok(PutBack::Overwritten) => {
                         tracing::info!(key, "a newer upload had taken the place of a file that was moved")
                     }
+                    Err(error) => tracing::error!(key, %error, "cannot put a file back that was on its way"),
                 }
             }
         }

@@ -64,11 +64,14 @@ impl Records {
         self.0
             .write(Keep::Forever, move |connection| {
                 let now = milliseconds(SystemTime::now());
-                connection
-                    .prepare_cached(
-                        "DELETE FROM provenance WHERE key = ?1 AND recorded < ?2 AND etag NOT IN (?3, ifnull(?4, ''))",
-                    )?
-                    .execute(params![key, now - milliseconds_of(STALE_AFTER), etag, current])?;
+                // Only when it is known what is there: its record must stay.
+                if let Some(current) = current {
+                    connection
+                        .prepare_cached(
+                            "DELETE FROM provenance WHERE key = ?1 AND recorded < ?2 AND etag NOT IN (?3, ?4)",
+                        )?
+                        .execute(params![key, now - milliseconds_of(STALE_AFTER), etag, current])?;
+                }
                 connection
                     .prepare_cached("INSERT OR REPLACE INTO provenance VALUES (?, ?, ?, ?, ?, ?)")?
                     .execute(params![key, etag, provenance, content_type, metadata, now])?;

@@ -109,6 +109,41 @@ async fn a_newer_upload_wins_over_a_file_that_was_on_its_way() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_on_its_way_is_kept_when_something_else_stands_in_its_place() {
+    let bucket = Bucket::new();
+    bucket.write("uploads/a", "precious");
+    take_away(&bucket, "uploads/a");
+    bucket.write("uploads/a/b", "y");
+
+    let bucket = bucket.restart();
+    assert_eq!(bucket.read(".gristmill/staging/moving/uploads/a").as_deref(), Some("precious"));
+    assert_eq!(bucket.read("uploads/a/b").as_deref(), Some("y"));
+
+    fs::remove_dir_all(bucket.path("uploads/a")).unwrap();
+    let bucket = bucket.restart();
+    assert_eq!(bucket.read("uploads/a").as_deref(), Some("precious"));
+}
+
+#[tokio::test]
+async fn where_an_old_result_came_from_is_known_for_ever() {
+    let bucket = Bucket::new();
+    for content in ["one", "two and more"] {
+        bucket.write("uploads/a", content);
+        let object = bucket.store.open("uploads/a").await.unwrap();
+        let relocate = async |expect: &Expect| bucket.store.relocate(&object, "processed/a", &from(&object), expect).await;
+        if let Err(error) = relocate(&Expect::Absent).await {
+            assert!(matches!(error, StoreError::Exists(_)), "{error}");
+            let there = bucket.store.inspect("processed/a").await.unwrap().unwrap();
+            assert_eq!(there.provenance.map(|from| from.source_key).as_deref(), Some("uploads/a"), "before {content}");
+            relocate(&Expect::Etag(there.etag)).await.unwrap();
+        }
+        assert_eq!(bucket.read("processed/a").as_deref(), Some(content));
+        let database = rusqlite::Connection::open(bucket.path(".gristmill/provenance.db")).unwrap();
+        database.execute("UPDATE provenance SET recorded = 0", []).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_crash_after_the_move_is_seen_at_the_destination() {
     let bucket = Bucket::new();
     bucket.write("uploads/a", "x");

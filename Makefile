@@ -27,7 +27,7 @@ check: plugins ## Checks formatting, lints, scripts, features, licences and advi
 	.ci/deny
 
 bench: plugins ## Runs the benchmarks
-	cargo bench
+	tests/bench/run.sh $(ONLY)
 
 clean: ## Removes everything that was built or made, demo/ with it
 	cargo clean

@@ -315,7 +315,9 @@ async fn place<S: Store>(
                     Some(other) => format!("`{}` was made from `{}`", key, other.source_key),
                     None => format!("`{key}` was not put there by this host"),
                 };
-                let reason = format!("{owner}, and is not overwritten: rename the source, or move that away and `touch` the source");
+                let reason = format!(
+                    "{owner}, and is not overwritten: rename the source, or move that away and `touch` the source"
+                );
                 return Err(Failure::new(Class::Conflict, reason).into());
             }
         };

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     event::{self, ObjectEvent},
     job::{self, Context, Outcome},
-    queue::{DeadLetter, Message, Queue, QueueError, Receipt, lease::Lease},
+    queue::{DeadLetter, Message, Queue, QueueError, lease::Lease},
     retry::{self, Action, Class, Failure},
     store::Store,
 };
@@ -83,8 +83,8 @@ struct Shared<Q, S> {
     /// Whether the last call of the queue failed, and whether the store failed the last job.
     queue_is_down: AtomicBool,
     store_is_down: AtomicBool,
-    /// Deliveries that came to nothing without the object's fault, by message: no attempts. A host that
-    /// starts again has forgotten them.
+    /// Deliveries that came to nothing without the object's fault, by message, as far as the queue does not
+    /// leave them out itself. A host that starts again has forgotten these.
     excused: Mutex<HashMap<String, u32>>,
 }
 
@@ -178,7 +178,7 @@ impl<Q: Queue, S: Store> Shared<Q, S> {
     ) {
         let release = async {
             for message in receive.await.unwrap_or_default() {
-                if let Err(error) = self.set_visibility(&message.receipt, Duration::ZERO).await {
+                if let Err(error) = within(CALL_TIMEOUT, self.queue.excuse(&message.receipt, Duration::ZERO)).await {
                     tracing::warn!(message = message.id, %error, "cannot release, the message comes back when its visibility timeout ends");
                 }
             }
@@ -191,8 +191,16 @@ impl<Q: Queue, S: Store> Shared<Q, S> {
         }
     }
 
-    async fn set_visibility(&self, receipt: &Receipt, after: Duration) -> Result<(), QueueError> {
-        within(CALL_TIMEOUT, self.queue.set_visibility(receipt, after)).await
+    /// Remembers that a delivery was no attempt, since the queue does not.
+    fn excuse(&self, message: &Message) {
+        let mut excused = self.excused();
+        if excused.len() < MAX_EXCUSED || excused.contains_key(&message.id) {
+            *excused.entry(message.id.clone()).or_default() += 1;
+        }
+    }
+
+    fn forget(&self, message: &Message) {
+        self.excused().remove(&message.id);
     }
 
     fn excused(&self) -> MutexGuard<'_, HashMap<String, u32>> {
@@ -335,8 +343,13 @@ impl<Q: Queue, S: Store> Delivery<Q, S> {
     /// Acknowledges, releases, backs off or dead-letters the message, and tells what came of it.
     async fn settle(self, results: Vec<(String, Outcome)>) {
         let fate = self.fate(&results);
-        self.excuse(&fate, &results);
-        let settled = self.carry_out(&fate).await;
+        let was_attempt = !matches!(fate, Fate::Release) && !results.iter().any(|(_, outcome)| is_outage(outcome));
+        let settled = self.carry_out(&fate, was_attempt).await;
+        match fate {
+            Fate::Acknowledge | Fate::DeadLetter(..) => self.shared.forget(&self.message),
+            _ if was_attempt || settled == Some(true) => {}
+            _ => self.shared.excuse(&self.message),
+        }
         for (key, outcome) in results {
             let result = match (outcome, &fate) {
                 (Outcome::Cancelled, _) | (Outcome::Failed(_), Fate::Acknowledge | Fate::Release) => Settled::Released,
@@ -344,7 +357,7 @@ impl<Q: Queue, S: Store> Delivery<Q, S> {
                 (Outcome::Failed(failure), Fate::DeadLetter(..)) => Settled::DeadLettered(failure),
                 (outcome, _) => Settled::Finished(outcome),
             };
-            if !settled && matches!(result, Settled::DeadLettered(_)) {
+            if settled.is_none() && matches!(result, Settled::DeadLettered(_)) {
                 continue;
             }
             let report = Report { key, attempt: self.message.receive_count, elapsed: self.received.elapsed(), result };
@@ -386,37 +399,27 @@ impl<Q: Queue, S: Store> Delivery<Q, S> {
         fate
     }
 
-    /// Remembers that this delivery was no attempt, if it was none.
-    fn excuse(&self, fate: &Fate, results: &[(String, Outcome)]) {
-        let mut excused = self.shared.excused();
-        let is_none = matches!(fate, Fate::Release) || results.iter().any(|(_, outcome)| is_outage(outcome));
-        match fate {
-            Fate::Acknowledge | Fate::DeadLetter(..) => _ = excused.remove(&self.message.id),
-            _ if is_none && (excused.len() < MAX_EXCUSED || excused.contains_key(&self.message.id)) => {
-                *excused.entry(self.message.id.clone()).or_default() += 1;
-            }
-            _ => {}
-        }
-    }
-
-    /// Whether the queue took it. A stale receipt means that somebody else has the message now.
-    async fn carry_out(&self, fate: &Fate) -> bool {
+    /// Nothing when the queue did not take it: a stale receipt means that somebody else has the message now.
+    /// Else whether the queue itself leaves this delivery out of account.
+    async fn carry_out(&self, fate: &Fate, was_attempt: bool) -> Option<bool> {
         let (queue, receipt) = (&self.shared.queue, &self.message.receipt);
         let mut pause = FIRST_PAUSE;
         for _ in 0..SETTLE_TRIES {
+            let counted = |()| false;
             let done = match fate {
-                Fate::Acknowledge => within(CALL_TIMEOUT, queue.acknowledge(receipt)).await,
-                Fate::Release => self.shared.set_visibility(receipt, Duration::ZERO).await,
-                Fate::Retry(after) => self.shared.set_visibility(receipt, *after).await,
+                Fate::Acknowledge => within(CALL_TIMEOUT, queue.acknowledge(receipt)).await.map(counted),
+                Fate::Release => within(CALL_TIMEOUT, queue.excuse(receipt, Duration::ZERO)).await,
+                Fate::Retry(after) if !was_attempt => within(CALL_TIMEOUT, queue.excuse(receipt, *after)).await,
+                Fate::Retry(after) => within(CALL_TIMEOUT, queue.set_visibility(receipt, *after)).await.map(counted),
                 Fate::DeadLetter(key, failure) => {
                     let letter = self.letter(key.clone(), failure);
-                    within(CALL_TIMEOUT, queue.dead_letter(&self.message, &letter)).await
+                    within(CALL_TIMEOUT, queue.dead_letter(&self.message, &letter)).await.map(counted)
                 }
             };
             self.shared.queue_is_down.store(matches!(done, Err(QueueError::Unavailable(_))), Ordering::Relaxed);
             match done {
-                Ok(()) => return true,
-                Err(QueueError::Stale) => return false,
+                Ok(excused) => return Some(excused),
+                Err(QueueError::Stale) => return None,
                 Err(QueueError::Unavailable(error)) => {
                     tracing::error!(message = self.message.id, error, "cannot settle a message");
                     sleep(pause).await;
@@ -424,7 +427,7 @@ impl<Q: Queue, S: Store> Delivery<Q, S> {
                 }
             }
         }
-        false
+        None
     }
 
     fn letter(&self, key: Option<String>, failure: &Failure) -> DeadLetter {

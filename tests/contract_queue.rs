@@ -136,6 +136,7 @@ contract! {
     a_late_acknowledgement_counts_until_somebody_else_has_it
     visibility_can_be_extended
     a_released_message_is_visible_at_once
+    an_excused_delivery_is_left_out_where_the_queue_says_so
     a_message_that_backs_off_comes_back_then
     a_dead_letter_keeps_the_body_and_the_reason
     no_more_than_asked_for_and_the_oldest_first

@@ -34,6 +34,7 @@ const MIGRATIONS: &[&str] = &["
         etag          TEXT NOT NULL,
         body          BLOB NOT NULL,
         receive_count INTEGER NOT NULL DEFAULT 0,
+        excused       INTEGER NOT NULL DEFAULT 0, -- of these, for how many the object is not to blame
         sent          INTEGER NOT NULL, -- times in milliseconds since 1970
         visible       INTEGER NOT NULL,
         UNIQUE (key, etag)
@@ -210,7 +211,7 @@ impl LocalQueue {
                     .prepare_cached(
                         "UPDATE messages SET visible = ?2, receive_count = receive_count + 1
                          WHERE id IN (SELECT id FROM messages WHERE visible <= ?1 ORDER BY visible, id LIMIT ?3)
-                         RETURNING id, receive_count, body",
+                         RETURNING id, receive_count, body, receive_count - excused",
                     )?
                     .query_map([now, until, limit], message)?
                     .collect::<Result<_, _>>()?;
@@ -279,6 +280,20 @@ impl Queue for LocalQueue {
         Ok(())
     }
 
+    async fn excuse(&self, receipt: &Receipt, after: Duration) -> Result<bool, QueueError> {
+        let visible = self.clock.milliseconds().saturating_add(milliseconds(after));
+        self.with_receipt(receipt, Keep::Forever, move |connection, id, receive_count| {
+            connection
+                .prepare_cached(
+                    "UPDATE messages SET visible = ?3, excused = excused + 1 WHERE id = ?1 AND receive_count = ?2",
+                )?
+                .execute([id, receive_count, visible])
+        })
+        .await?;
+        self.changed.notify_waiters();
+        Ok(true)
+    }
+
     async fn dead_letter(&self, message: &Message, letter: &DeadLetter) -> Result<(), QueueError> {
         let (letter, now) = (letter.clone(), self.clock.milliseconds());
         self.with_receipt(&message.receipt, Keep::Forever, move |connection, id, receive_count| {
@@ -340,13 +355,13 @@ fn delete(connection: &Connection, id: i64, receive_count: i64) -> rusqlite::Res
 }
 
 fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
-    let (id, receive_count): (i64, u32) = (row.get(0)?, row.get(1)?);
+    let (id, receive_count): (i64, i64) = (row.get(0)?, row.get(1)?);
     let body: Vec<u8> = row.get(2)?;
     Ok(Message {
         id: id.to_string(),
         receipt: Receipt(format!("{id}.{receive_count}")),
         body: body.into(),
-        receive_count,
+        receive_count: row.get(3)?,
     })
 }
 

@@ -17,7 +17,8 @@ pub struct Message {
     pub receipt: Receipt,
     /// The event, in one of the shapes that [`crate::event`] reads.
     pub body: Bytes,
-    /// How often the message has been received, this time included: from 1.
+    /// How often the message has been received, this time included: from 1. What was excused may be left
+    /// out.
     pub receive_count: u32,
 }
 
@@ -67,6 +68,13 @@ pub trait Queue: Send + Sync + 'static {
     /// (zero).
     fn set_visibility(&self, receipt: &Receipt, after: Duration)
     -> impl Future<Output = Result<(), QueueError>> + Send;
+
+    /// [`Queue::set_visibility`] after a delivery that was no attempt: the host was told to stop, or the
+    /// store was down. Answers whether the queue itself leaves it out of later receive counts, which not
+    /// every queue can.
+    fn excuse(&self, receipt: &Receipt, after: Duration) -> impl Future<Output = Result<bool, QueueError>> + Send {
+        async move { self.set_visibility(receipt, after).await.map(|()| false) }
+    }
 
     /// Puts the message, body unchanged, on the dead-letter queue with `letter`, and then deletes it.
     /// A crash between the two leaves it on both, never on none.

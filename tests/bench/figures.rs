@@ -169,6 +169,7 @@ fn resize() -> Result<()> {
         let mut times = Vec::with_capacity(ROUNDS);
         for _ in 0..ROUNDS {
             let mut call = call(Box::new(InMemory(bytes.clone(), 0)), Arc::new(Discard::default()), Limits::default());
+            call.object.size = bytes.len() as u64;
             call.settings = Arc::clone(&settings);
             let started = Instant::now();
             done(&runtime.block_on(plugin.call(call)))?;

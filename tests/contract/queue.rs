@@ -119,6 +119,17 @@ pub async fn a_released_message_is_visible_at_once(bench: &impl Bench) {
     assert_eq!(receive_one(bench).await.receive_count, 2);
 }
 
+pub async fn an_excused_delivery_is_left_out_where_the_queue_says_so(bench: &impl Bench) {
+    bench.send("a", "1").await;
+    let first = receive_one(bench).await;
+    let left_out = bench.queue().excuse(&first.receipt, Duration::ZERO).await.unwrap();
+    let second = receive_one(bench).await;
+    assert_eq!(second.receive_count, if left_out { 1 } else { 2 });
+    assert!(matches!(bench.queue().acknowledge(&first.receipt).await, Err(QueueError::Stale)));
+    bench.queue().acknowledge(&second.receipt).await.unwrap();
+    assert_eq!(bench.live().await, 0);
+}
+
 pub async fn a_message_that_backs_off_comes_back_then(bench: &impl Bench) {
     bench.send("a", "1").await;
     let message = receive_one(bench).await;

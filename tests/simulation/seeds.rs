@@ -82,10 +82,17 @@ impl Story {
         let (overwrites, removals, rivals) = (rng.bool(), rng.bool(), rng.bool());
         for number in 0..rng.usize(1..=8) {
             let kind = Kind::ALL[rng.usize(..Kind::ALL.len())];
+            let mut put = at(rng);
             let key = match rng.u8(..8) {
-                0 if overwrites && !uploads.is_empty() => uploads[rng.usize(..uploads.len())].0.clone(),
+                0 | 1 if overwrites && !uploads.is_empty() => {
+                    // Soon after an earlier one, so that both are in work at the same time.
+                    let earlier = rng.usize(..uploads.len());
+                    let before = actions.iter().find(|(_, action)| matches!(action, Action::Put(it) if *it == earlier));
+                    put = before.map_or(put, |(at, _)| *at + Duration::from_millis(rng.u64(..20_000)));
+                    uploads[earlier].0.clone()
+                }
                 // Wants to be where an output of another one is.
-                1 if rivals && !uploads.is_empty() => format!("{}.copy", uploads[rng.usize(..uploads.len())].0),
+                2 if rivals && !uploads.is_empty() => format!("{}.copy", uploads[rng.usize(..uploads.len())].0),
                 _ => format!("uploads/{}{number}.{}", ["", "in a/folder+/"][rng.usize(..2)], kind.suffix()),
             };
             if rivals && rng.u8(..8) == 0 {
@@ -96,7 +103,6 @@ impl Story {
             // One empty object is enough: what is sent is found again by its content.
             let empty = rng.u8(..10) == 0 && uploads.iter().all(|(_, content)| !content.is_empty());
             uploads.push((key, if empty { Vec::new() } else { content }));
-            let put = at(rng);
             actions.push((put, Action::Put(number)));
             if removals && rng.u8(..4) == 0 {
                 actions.push((put + Duration::from_millis(rng.u64(..60_000)), Action::Remove(number)));

@@ -1,6 +1,6 @@
 //! A lease holds what it promises: renewed in time, lost in time, and over when it is ended.
 
-#![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that unwraps says where it failed")]
 
 use std::{
     sync::{Arc, Mutex},

@@ -1,6 +1,6 @@
 //! A worker under test: fakes, faults by closure, and a record of every call.
 
-#![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that unwraps says where it failed")]
 
 use std::{
     sync::{Arc, Mutex},

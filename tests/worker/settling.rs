@@ -1,7 +1,5 @@
 //! What becomes of messages.
 
-#![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
-
 use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::Duration,
@@ -181,6 +179,27 @@ async fn a_lost_lease_does_not_stop_a_commit() {
     // Its acknowledgement was stale, so the message comes once more.
     assert_eq!(rig.next().await, end("uploads/a.split", "alreadydone"));
     assert!(rig.queue.live().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_a_content_that_is_no_longer_there_becomes_visible() {
+    let slow = |call: &str, _: When, _: &str| match call {
+        "write" => Fault::Delay(Duration::from_secs(10)),
+        _ => Fault::None,
+    };
+    for overwritten in [true, false] {
+        let mut rig = Rig::start(2, slow);
+        rig.upload("uploads/a.copy");
+        rig.called("write", 1).await;
+        if overwritten {
+            rig.store.put("uploads/a.copy", "newer content");
+        } else {
+            rig.store.remove("uploads/a.copy");
+        }
+        assert_eq!(rig.next().await, end("uploads/a.copy", "superseded"));
+        assert!(rig.times("publish").is_empty() && rig.queue.live().is_empty());
+        assert_eq!(rig.store.objects().len(), usize::from(overwritten));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -130,7 +130,8 @@ async fn where_an_old_result_came_from_is_known_for_ever() {
     for content in ["one", "two and more"] {
         bucket.write("uploads/a", content);
         let object = bucket.store.open("uploads/a").await.unwrap();
-        let relocate = async |expect: &Expect| bucket.store.relocate(&object, "processed/a", &from(&object), expect).await;
+        let relocate =
+            async |expect: &Expect| bucket.store.relocate(&object, "processed/a", &from(&object), expect).await;
         if let Err(error) = relocate(&Expect::Absent).await {
             assert!(matches!(error, StoreError::Exists(_)), "{error}");
             let there = bucket.store.inspect("processed/a").await.unwrap().unwrap();

@@ -232,9 +232,14 @@ async fn serve_directory(
         tokio::time::sleep(IDLE_CHECK).await;
     }
     worker.await.map_err(Fatal::failed)?;
+    // Perhaps nobody reads standard output any more. Whoever does gets the rest.
+    let given_up = async {
+        shutdown.now.cancelled().await;
+        tokio::time::sleep(THREADS_END).await;
+    };
     let shown = tokio::select! {
         shown = shown => shown.map_err(Fatal::failed)?,
-        () = shutdown.now.cancelled() => return Err(Fatal::Failed("stopped before everything was reported".to_owned())),
+        () = given_up => return Err(Fatal::Failed("stopped before everything was reported".to_owned())),
     };
     signals.abort();
     if !intake.alive() {

@@ -1,6 +1,8 @@
 //! The built-in plugins as the components that users get. What they do with which input is tested natively,
 //! beside their sources.
 
+#![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
+
 use std::{fs, path::Path, sync::Arc};
 
 use gristmill::plugin::{CallError, Plugin, Verdict};

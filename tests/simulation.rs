@@ -3,7 +3,7 @@
 //! `seeds` draws uploads, faults and crashes from a number: thousands of short lives of a host, each of which
 //! has to end with everything accounted for. `crash_points` crashes at every single call instead.
 
-mod simulation {
+mod lives {
     pub mod crash_points;
     pub mod life;
     pub mod seeds;

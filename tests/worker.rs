@@ -1,6 +1,6 @@
 //! The worker and its leases, on the fakes, under a clock that jumps.
 
-mod worker {
+mod deliveries {
     pub mod lease;
     pub mod polling;
     pub mod rig;

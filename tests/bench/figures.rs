@@ -23,10 +23,11 @@ use gristmill::{
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
+type Measure = fn() -> Result<()>;
+
 fn main() -> Result<()> {
     let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
-    let all: [(&str, fn() -> Result<()>); 4] =
-        [("overhead", overhead), ("stream", stream), ("local", local), ("resize", resize)];
+    let all: [(&str, Measure); 4] = [("overhead", overhead), ("stream", stream), ("local", local), ("resize", resize)];
     for (name, measure) in all.into_iter().filter(|(name, _)| name.contains(&wanted)) {
         println!("\n== {name}");
         measure()?;

@@ -109,7 +109,8 @@ impl Store for LocalStore {
         let (shared, key, pinned) = (Arc::clone(&self.shared), object.meta.key.clone(), object.identity);
         blocking(move || match shared.regular(&key)? {
             Some(identity) if identity == pinned => Ok(()),
-            _ => Err(StoreError::Superseded),
+            Some(_) => Err(StoreError::Superseded),
+            None => Err(shared.superseded(&key)),
         })
         .await
     }
@@ -222,11 +223,12 @@ impl Shared {
 
     fn open_pinned(&self, key: &str, pinned: &Identity) -> Result<OwnedFd, StoreError> {
         let place = match self.tree.place(key) {
-            Err(Obstacle::Missing { .. }) => return Err(StoreError::Superseded),
+            Err(Obstacle::Missing { .. }) => return Err(self.superseded(key)),
             place => place?,
         };
         let file = match self.tree.open_file(&place) {
-            Err(Errno::NOENT | Errno::LOOP) => return Err(StoreError::Superseded),
+            Err(Errno::NOENT) => return Err(self.superseded(key)),
+            Err(Errno::LOOP) => return Err(StoreError::Superseded),
             Err(reason @ (Errno::ACCESS | Errno::PERM)) => {
                 let text = format!(
                     "cannot read `{}`: {reason}: let the user that gristmill runs as read it",

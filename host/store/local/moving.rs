@@ -135,6 +135,14 @@ impl Shared {
         }
     }
 
+    /// What to say of a pinned source that is not there.
+    pub(super) fn superseded(&self, key: &str) -> StoreError {
+        match self.gone(key) {
+            StoreError::NotFound(_) => StoreError::Superseded,
+            on_the_way => on_the_way,
+        }
+    }
+
     fn on_the_way(&self, key: &str) -> StoreError {
         StoreError::Unavailable(format!("`{key}` is just being moved (`{}`)", self.moving.display(key)))
     }

@@ -97,6 +97,17 @@ async fn a_file_that_was_on_its_way_is_put_back() {
     assert_eq!(fs::read_dir(bucket.path(".gristmill/staging/moving")).unwrap().count(), 0);
 }
 
+/// Another delivery moves it just now, and may yet have to put it back.
+#[tokio::test]
+async fn a_file_on_its_way_is_not_superseded() {
+    let bucket = Bucket::new();
+    bucket.write("uploads/a", "x");
+    let object = bucket.store.open("uploads/a").await.unwrap();
+    take_away(&bucket, "uploads/a");
+    assert!(matches!(bucket.store.verify(&object).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(bucket.store.body(&object).read(1).await, Err(IoError::Unavailable(_))));
+}
+
 #[tokio::test]
 async fn a_newer_upload_wins_over_a_file_that_was_on_its_way() {
     let bucket = Bucket::new();

@@ -76,7 +76,13 @@ impl Faults for Life {
             return Fault::Hang;
         }
         let fault = if self.fate.calm.load(Ordering::Relaxed) { Fault::None } else { self.draw(call, when) };
-        self.fate.trace.add(Event::Call { host: self.host, call, when, subject: subject.to_owned(), fault: fault.clone() });
+        self.fate.trace.add(Event::Call {
+            host: self.host,
+            call,
+            when,
+            subject: subject.to_owned(),
+            fault: fault.clone(),
+        });
         fault
     }
 }

@@ -141,16 +141,16 @@ impl Rig {
 
 fn word(report: Report) -> (String, String) {
     let word = match report.result {
-            Settled::Finished(outcome) => {
-                let outcome = format!("{outcome:?}");
-                outcome.split(['(', ' ']).next().unwrap().to_lowercase()
-            }
-            Settled::Retried(failure, _) => format!("retried: {}", failure.class.as_str()),
-            Settled::DeadLettered(failure) => format!("dead: {}", failure.class.as_str()),
-            Settled::Released => "released".to_owned(),
-        };
-        (report.key, word)
-    }
+        Settled::Finished(outcome) => {
+            let outcome = format!("{outcome:?}");
+            outcome.split(['(', ' ']).next().unwrap().to_lowercase()
+        }
+        Settled::Retried(failure, _) => format!("retried: {}", failure.class.as_str()),
+        Settled::DeadLettered(failure) => format!("dead: {}", failure.class.as_str()),
+        Settled::Released => "released".to_owned(),
+    };
+    (report.key, word)
+}
 
 pub fn end(key: &str, word: &str) -> (String, String) {
     (key.to_owned(), word.to_owned())

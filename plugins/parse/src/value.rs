@@ -95,9 +95,13 @@ fn classify_number(text: &[u8]) -> Kind {
         }
         rest = &exponent[count..];
     }
+    let mut mantissa = text.iter().take_while(|byte| !matches!(byte, b'e' | b'E'));
+    let zero = !mantissa.any(|byte| matches!(byte, b'1'..=b'9'));
+    // Above the normal doubles lies infinity, and those below have fewer digits.
     let exact = rest.is_empty()
         && significant <= EXACT_DIGITS
-        && std::str::from_utf8(text).is_ok_and(|text| text.parse::<f64>().is_ok_and(f64::is_finite));
+        && std::str::from_utf8(text)
+            .is_ok_and(|text| text.parse::<f64>().is_ok_and(|number| zero || number.is_normal()));
     if exact { Kind::Number } else { Kind::String }
 }
 

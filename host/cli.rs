@@ -1,11 +1,14 @@
 //! The command line, and nothing else.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint, builder::PossibleValue};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, ValueHint, builder::PossibleValue};
 use clap_complete::Shell;
 
 use crate::telemetry::Format;
+
+/// The most messages a second that `--rate` can ask for: beyond, requests take longer than the wait.
+const MAX_RATE: i64 = 10_000;
 
 /// Runs WebAssembly plugins over the objects that land in a bucket.
 #[derive(Debug, Parser)]
@@ -61,9 +64,61 @@ pub enum Command {
         serve: Serve,
     },
     /// Check a configuration and its plugins, and report everything that is wrong with them at once.
+    ///
+    /// With --live it also looks at the bucket and its queue, or at the directory: whether they are there, what
+    /// we may do with them, and whether they are set up so that no object is lost. It touches no message and no
+    /// object but its own, below DESTINATION_PREFIX/.gristmill-check/, and takes those away again.
+    #[command(after_help = "Examples:\n  \
+        gristmill check                         is gristmill.toml right?\n  \
+        gristmill check -c prod.toml --live     and does what it names do what we need?\n  \
+        gristmill check --live --json | jq 'select(.severity == \"error\")'\n\
+        Exit codes: 0 good, perhaps with warnings; 78 something has to be mended.")]
     Check {
         #[command(flatten)]
-        config: ConfigFile,
+        place: PlaceArgs,
+        /// Look at the bucket and the queue, or the directory, too.
+        #[arg(long)]
+        live: bool,
+        /// Print one JSON object for each finding.
+        #[arg(long, requires = "live")]
+        json: bool,
+    },
+    /// Look through the dead-letter queue; put messages back, or delete them.
+    ///
+    /// An object whose message is there stays below the source prefix, so what was put back is simply tried
+    /// again. It does not matter whether a host is running.
+    #[command(subcommand, arg_required_else_help = true)]
+    Dlq(DlqCommand),
+    /// Find objects that nobody was told of, and queue them.
+    ///
+    /// Lists the source prefix and sends an event for every object that has been there for longer than
+    /// --older-than: notifications that were lost, messages that a long outage outlived. Objects whose message
+    /// is on the dead-letter queue are left out; they want `gristmill dlq redrive`.
+    ///
+    /// It may run at any time and beside hosts at work. What waits in an SQS queue cannot be looked up, so an
+    /// object that waits there is sent a second time. That is harmless, since every object is processed once
+    /// however often it is delivered, but it costs requests: let --older-than be longer than the usual wait.
+    ///
+    /// In a directory there is nothing to do: the host looks through it at its start and from then on.
+    #[command(after_help = "Examples:\n  \
+        gristmill reconcile --dry-run           what would be queued?\n  \
+        gristmill reconcile --older-than 1day   after an outage\n  \
+        gristmill reconcile --json | jq .key")]
+    Reconcile {
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// Leave alone what has been there for a shorter time than this.
+        #[arg(long, value_name = "AGE", default_value = "1h", value_parser = age)]
+        older_than: Duration,
+        /// Queue also what is on the dead-letter queue.
+        #[arg(long)]
+        include_dead: bool,
+        /// Only say what would be queued.
+        #[arg(long)]
+        dry_run: bool,
+        /// Print one JSON object for each object queued, and a last one with the summary.
+        #[arg(long)]
+        json: bool,
     },
     /// List, inspect and try plugins.
     #[command(subcommand, arg_required_else_help = true)]
@@ -83,6 +138,17 @@ pub struct ConfigFile {
     pub config: Option<PathBuf>,
 }
 
+/// Where the objects are, for the verbs that serve none.
+#[derive(Debug, Args)]
+pub struct PlaceArgs {
+    #[command(flatten)]
+    pub config: ConfigFile,
+
+    /// The directory of local mode, as in `gristmill dev DIR`. Its `gristmill.toml` is read if it is there.
+    #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub directory: Option<PathBuf>,
+}
+
 /// How to serve.
 #[derive(Debug, Args)]
 pub struct Serve {
@@ -93,7 +159,7 @@ pub struct Serve {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub plugins: Option<PathBuf>,
 
-    /// Objects in work at the same time [default: 4 for each core].
+    /// Objects in work at the same time [default: 4 for each core, 32 with a bucket].
     #[arg(long, value_name = "N")]
     pub slots: Option<usize>,
 
@@ -104,6 +170,129 @@ pub struct Serve {
     /// Print one JSON object for each finished object, and a last one with the summary.
     #[arg(long)]
     pub json: bool,
+}
+
+/// The verbs of `gristmill dlq`.
+#[derive(Debug, Subcommand)]
+pub enum DlqCommand {
+    /// List dead letters: when, of which class, at which attempt, by which plugin, about what, why.
+    #[command(after_help = "Examples:\n  \
+        gristmill dlq list -d photos\n  \
+        gristmill dlq list --class trap --limit 20\n  \
+        gristmill dlq list --json | jq -r .class | sort | uniq -c")]
+    List {
+        #[command(flatten)]
+        place: PlaceArgs,
+        #[command(flatten)]
+        filter: DeadFilter,
+        /// Stop after so many.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+        /// Print one JSON object for each.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show all there is to know of some dead letters, with the message and the plugin's backtrace.
+    #[command(after_help = "Examples:\n  \
+        gristmill dlq show 17 -d photos\n  \
+        gristmill dlq show 5fea7756 --json | jq -r .body")]
+    Show {
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// As `list` prints them; the beginning is enough where only one begins so.
+        #[arg(value_name = "ID", required = true, value_parser = dead_id)]
+        ids: Vec<String>,
+        /// Print one JSON object for each.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put dead letters back on the queue: their objects are tried again, attempts from the start.
+    ///
+    /// One by one, each sent before it is deleted, so that none is lost. Whoever stops it halfway just starts it
+    /// again.
+    #[command(after_help = "Examples:\n  \
+        gristmill dlq redrive 17 18 -d photos\n  \
+        gristmill dlq redrive --class plugin-missing\n  \
+        gristmill dlq redrive --reason 'no space left' --dry-run\n  \
+        gristmill dlq redrive --all --rate 50\n\
+        Exit codes: 0 all that were named were put back, 1 some were not, 64 nothing was named.")]
+    Redrive {
+        #[command(flatten)]
+        place: PlaceArgs,
+        #[command(flatten)]
+        selection: DeadSelection,
+        /// At most so many a second [default: as fast as it goes; hosts take them at their own pace].
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_RATE))]
+        rate: Option<u32>,
+        /// Only say which would be put back.
+        #[arg(long)]
+        dry_run: bool,
+        /// Print one JSON object for each, and a last one with the summary.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete dead letters for good. Their objects stay where they are.
+    ///
+    /// Nobody tries an object again whose dead letter was deleted, until it is written anew; in a bucket also
+    /// `gristmill reconcile` would queue it.
+    #[command(after_help = "Examples:\n  \
+        gristmill dlq purge 17 -d photos\n  \
+        gristmill dlq purge --class malformed --dry-run\n  \
+        gristmill dlq purge --all\n\
+        Exit codes: 0 all that were named were deleted, 1 some were not, 64 nothing was named.")]
+    Purge {
+        #[command(flatten)]
+        place: PlaceArgs,
+        #[command(flatten)]
+        selection: DeadSelection,
+        /// Only say which would be deleted.
+        #[arg(long)]
+        dry_run: bool,
+        /// Print one JSON object for each, and a last one with the summary.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl DlqCommand {
+    /// Where the objects are.
+    #[must_use]
+    pub fn place(&self) -> &PlaceArgs {
+        match self {
+            Self::List { place, .. }
+            | Self::Show { place, .. }
+            | Self::Redrive { place, .. }
+            | Self::Purge { place, .. } => place,
+        }
+    }
+}
+
+/// Which dead letters, by what is in them. All of it has to hold.
+#[derive(Debug, Clone, Default, Args)]
+pub struct DeadFilter {
+    /// Those of this class (`reject`, `trap`, `deadline`, `memory`, `conflict`, `malformed`, …).
+    #[arg(long, value_name = "CLASS")]
+    pub class: Option<String>,
+
+    /// Those whose reason contains this.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+/// Which dead letters to do something with. Nothing is no choice: `--all` has to be said.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").args(["ids", "class", "reason", "all"]).required(true).multiple(true))]
+pub struct DeadSelection {
+    /// These, as `list` prints them; the beginning is enough where only one begins so.
+    #[arg(value_name = "ID", value_parser = dead_id, conflicts_with_all = ["class", "reason", "all"])]
+    pub ids: Vec<String>,
+
+    #[command(flatten)]
+    pub filter: DeadFilter,
+
+    /// Every one.
+    #[arg(long, conflicts_with_all = ["class", "reason"])]
+    pub all: bool,
 }
 
 /// The verbs of `gristmill plugin`.
@@ -161,6 +350,15 @@ impl ValueEnum for Format {
     }
 }
 
+/// An empty beginning would be everybody's.
+fn dead_id(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("an ID is not empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+fn age(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write it like `1h` or `2days`"))
+}
+
 fn setting(text: &str) -> Result<(String, serde_json::Value), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => {
@@ -188,5 +386,27 @@ mod tests {
         assert_eq!(setting("text=a=b"), Ok(("text".into(), "a=b".into())));
         assert!(setting("fit").is_err());
         assert!(setting("=1").is_err());
+    }
+
+    /// Whoever names nothing is told what could be named.
+    #[test]
+    fn dead_letters_have_to_be_named() {
+        let parse = |more: &[&str]| Cli::try_parse_from([&["gristmill", "dlq", "purge"], more].concat());
+        for right in [&["1", "2"][..], &["--class", "trap"], &["--class", "trap", "--reason", "x"], &["--all"]] {
+            assert!(parse(right).is_ok(), "{right:?}");
+        }
+        let wrong =
+            [&[][..], &["--dry-run"], &["1", "--all"], &["1", "--class", "x"], &["--all", "--reason", "x"], &[""]];
+        for wrong in wrong {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+        let nothing = parse(&[]).unwrap_err().to_string();
+        assert!(nothing.contains("ID|--class <CLASS>|--reason <TEXT>|--all"), "{nothing}");
+    }
+
+    #[test]
+    fn ages_have_units() {
+        assert_eq!(age("90m"), Ok(Duration::from_secs(5_400)));
+        assert!(age("90").is_err_and(|error| error.contains("write it like `1h`")));
     }
 }

@@ -33,9 +33,22 @@ pub trait Body: Send {
     fn read_at(&mut self, offset: u64, len: usize) -> BoxFuture<'_, Result<Bytes, IoError>>;
 }
 
+/// How an output is to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputMeta {
+    /// The whole key.
+    pub key: String,
+    /// MIME type.
+    pub content_type: String,
+    /// User metadata, keys in lower case.
+    pub metadata: Vec<(String, String)>,
+}
+
 /// Where one call of a plugin stages its outputs. Nothing becomes visible through it.
 pub trait Outputs: Send + Sync {
-    /// Appends to the output number `index` (from 0, in the order of creation). An output that is never
-    /// written to is empty.
+    /// Adds an empty output. They are numbered in this order, from 0.
+    fn create(&self, meta: OutputMeta);
+
+    /// Appends to the output number `index`.
     fn write(&self, index: usize, bytes: Bytes) -> BoxFuture<'_, Result<(), IoError>>;
 }

@@ -10,7 +10,8 @@ use tokio::{runtime::Handle, sync::watch};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
-    config::{Config, Limits, Route, Use},
+    admission::{Seat, Turn},
+    config::{Config, Limits, Use},
     event::ObjectEvent,
     io::IoError,
     key,
@@ -19,7 +20,7 @@ use crate::{
     registry::Catalog,
     retry::{Class, Failure},
     route,
-    store::{Existing, Expect, ObjectMeta, OutputMeta, Store, StoreError},
+    store::{Existing, Expect, ObjectMeta, Store, StoreError},
 };
 
 /// How often a write is tried at a key whose content keeps changing under it.
@@ -76,10 +77,16 @@ pub struct Committed {
     pub plugins: Vec<PluginVersion>,
 }
 
-/// Processes one object. Until its commit begins it can be stopped through `cancel`; after that it runs
-/// to its end.
-pub async fn run<S: Store>(ctx: &Context<S>, event: &ObjectEvent, attempt: u32, cancel: &CancellationToken) -> Outcome {
-    process(ctx, event, attempt, cancel).await.unwrap_or_else(|stopped| match stopped {
+/// Processes one object of the message that has the seat. Until its commit begins it can be stopped through
+/// `cancel`; after that it runs to its end.
+pub async fn run<S: Store>(
+    ctx: &Context<S>,
+    event: &ObjectEvent,
+    attempt: u32,
+    seat: &Seat,
+    cancel: &CancellationToken,
+) -> Outcome {
+    process(ctx, event, attempt, seat, cancel).await.unwrap_or_else(|stopped| match stopped {
         Stopped::Cancelled => Outcome::Cancelled,
         Stopped::Superseded => Outcome::Superseded,
         Stopped::Failed(failure) => Outcome::Failed(failure),
@@ -117,6 +124,7 @@ async fn process<S: Store>(
     ctx: &Context<S>,
     event: &ObjectEvent,
     attempt: u32,
+    seat: &Seat,
     cancel: &CancellationToken,
 ) -> Result<Outcome, Stopped> {
     // 1. Is it ours?
@@ -148,18 +156,27 @@ async fn process<S: Store>(
         return Err(Failure::new(Class::Crashed, reason).into());
     }
 
-    // 3. Run the plugins, one after the other. All must succeed.
-    let steps = unless(cancel, run_steps(ctx, &catalog, event, &object, route, &destination, attempt)).await??;
+    // 3. Run the plugins, one after the other. All must succeed. The turn lasts until the results are stored.
+    let uses = route.map_or(&[][..], |route| &route.uses);
+    let mut turn = unless(cancel, turn(&catalog, uses, seat, meta)).await??;
+    let steps = match &mut turn {
+        Some(turn) => unless(cancel, run_steps(ctx, turn, event, &object, uses, &destination, attempt)).await??,
+        None => Vec::new(),
+    };
 
     // 4. Nothing made from another content than the pinned one may become visible. After this there is no
-    // way back.
-    unless(cancel, ctx.store.verify(&object)).await??;
+    // way back. Where nothing was made, the move itself looks.
+    if steps.iter().any(|step| !step.outputs.is_empty()) {
+        unless(cancel, ctx.store.verify(&object)).await??;
+    } else if cancel.is_cancelled() {
+        return Err(Stopped::Cancelled);
+    }
 
     // 5. Make the outputs visible.
     for step in &steps {
         for (index, output) in step.outputs.iter().enumerate() {
-            let write = Write::Output { staging: &step.staging, index, output };
-            place(ctx, &object, &output.key, write, &provenance(meta, vec![step.plugin.version()])).await?;
+            let write = Write::Output { staging: &step.staging, index };
+            place(ctx, &object, &output.meta.key, write, &provenance(meta, vec![step.plugin.version()])).await?;
         }
     }
 
@@ -167,7 +184,8 @@ async fn process<S: Store>(
     let plugins: Vec<PluginVersion> = steps.iter().map(|step| step.plugin.version()).collect();
     place(ctx, &object, &destination, Write::Original, &provenance(meta, plugins.clone())).await?;
 
-    let outputs = steps.iter().flat_map(|step| &step.outputs).map(|output| (output.key.clone(), output.size)).collect();
+    let outputs =
+        steps.iter().flat_map(|step| &step.outputs).map(|output| (output.meta.key.clone(), output.size)).collect();
     let committed = Committed { destination, size: meta.size, outputs, plugins };
     let skipped: Option<Vec<&str>> = steps.iter().map(|step| step.skipped.as_deref()).collect();
     Ok(match skipped {
@@ -193,23 +211,36 @@ struct Step<S: Store> {
     skipped: Option<String>,
 }
 
+/// Waits for the object's turn at its plugins, if it has any. One that is missing is not waited for.
+async fn turn(catalog: &Catalog, uses: &[Use], seat: &Seat, meta: &ObjectMeta) -> Result<Option<Turn>, Stopped> {
+    for used in uses {
+        find(catalog, used)?;
+    }
+    if uses.is_empty() {
+        return Ok(None);
+    }
+    let names = uses.iter().map(|used| used.plugin.as_str());
+    seat.turn(names, meta.size).await.map(Some).ok_or(Stopped::Cancelled)
+}
+
 async fn run_steps<S: Store>(
     ctx: &Context<S>,
-    catalog: &Catalog,
+    turn: &mut Turn,
     event: &ObjectEvent,
     object: &S::Object,
-    route: Option<&Route>,
+    uses: &[Use],
     destination: &str,
     attempt: u32,
 ) -> Result<Vec<Step<S>>, Stopped> {
-    let uses = route.map_or(&[][..], |route| &route.uses);
-    // Found before the first one runs: a missing plugin should not cost the others' work.
-    let plugins = uses.iter().map(|used| find(catalog, used)).collect::<Result<Vec<_>, _>>();
+    // The turn may have taken long to come: what runs are the plugins of now. Found before the first one runs,
+    // as a missing plugin should not cost the others' work.
+    let catalog = Arc::clone(&ctx.catalog.borrow());
+    let plugins = uses.iter().map(|used| find(&catalog, used)).collect::<Result<Vec<_>, _>>()?;
     let mut made_by: HashMap<String, String> = HashMap::new();
     let mut steps = Vec::with_capacity(uses.len());
     let most = ctx.store.room().await / STAGING_PART;
-    for (used, plugin) in uses.iter().zip(plugins?) {
-        let staging = ctx.store.staging();
+    for ((index, used), plugin) in uses.iter().enumerate().zip(plugins) {
+        let staging = ctx.store.staging(&provenance(ctx.store.meta(object), vec![plugin.version()]));
         let call = Call {
             object: object_info(ctx, event, ctx.store.meta(object), attempt),
             body: ctx.store.body(object),
@@ -218,9 +249,15 @@ async fn run_steps<S: Store>(
             settings: Arc::clone(&used.settings),
             limits: Limits { output_bytes: used.limits.output_bytes.min(most), ..used.limits },
         };
-        let guest = Arc::clone(&plugin);
-        let call = AbortOnDropHandle::new(ctx.guests.spawn(async move { guest.call(call).await }));
+        let (guest, hold) = (Arc::clone(&plugin), turn.hold(&used.plugin));
+        let call = AbortOnDropHandle::new(ctx.guests.spawn(async move {
+            let _hold = hold;
+            guest.call(call).await
+        }));
         let CallReport { result, outputs, .. } = call.await.map_err(|error| host_panic(&plugin, &error))?;
+        if uses[index + 1..].iter().all(|later| later.plugin != used.plugin) {
+            turn.is_done_with(&used.plugin);
+        }
         let (outputs, skipped) = match result {
             Ok(Verdict::Done) => (outputs, None),
             Ok(Verdict::Skipped(reason)) => (Vec::new(), Some(reason)),
@@ -232,10 +269,10 @@ async fn run_steps<S: Store>(
             }
         };
         for output in &outputs {
-            if let Some(other) = made_by.insert(output.key.clone(), plugin.name.clone()) {
+            if let Some(other) = made_by.insert(output.meta.key.clone(), plugin.name.clone()) {
                 let reason = format!(
                     "plugins `{other}` and `{}` both made `{}`: give one of them another destination or name",
-                    plugin.name, output.key
+                    plugin.name, output.meta.key
                 );
                 return Err(Failure::new(Class::Conflict, reason).by(plugin.version()).into());
             }
@@ -259,7 +296,7 @@ async fn source_is_gone<S: Store>(ctx: &Context<S>, event: &ObjectEvent) -> Resu
     for destination in route::possible_destinations(&ctx.config, &event.key) {
         let Some(existing) = ctx.store.inspect(&destination).await? else { continue };
         let done = existing.provenance.is_some_and(|from| {
-            from.source_key == event.key && event.etag.as_ref().is_none_or(|etag| *etag == from.source_etag)
+            from.is_of(&event.key) && event.etag.as_ref().is_none_or(|etag| *etag == from.source_etag)
         });
         if done {
             return Ok(Outcome::AlreadyDone);
@@ -270,7 +307,7 @@ async fn source_is_gone<S: Store>(ctx: &Context<S>, event: &ObjectEvent) -> Resu
 
 /// What is written at the destination.
 enum Write<'a, S: Store> {
-    Output { staging: &'a S::Staging, index: usize, output: &'a CreatedOutput },
+    Output { staging: &'a S::Staging, index: usize },
     Original,
 }
 
@@ -286,14 +323,7 @@ async fn place<S: Store>(
     let mut expect = Expect::Absent;
     for _ in 0..PLACE_TRIES {
         let written = match &write {
-            Write::Output { staging, index, output } => {
-                let meta = OutputMeta {
-                    key: key.to_owned(),
-                    content_type: output.content_type.clone(),
-                    metadata: output.metadata.clone(),
-                };
-                ctx.store.publish(staging, *index, &meta, from, &expect).await
-            }
+            Write::Output { staging, index } => ctx.store.publish(staging, *index, &expect).await,
             Write::Original => ctx.store.relocate(object, key, from, &expect).await,
         };
         match written {
@@ -303,7 +333,7 @@ async fn place<S: Store>(
         }
         expect = match ctx.store.inspect(key).await? {
             None => Expect::Absent,
-            Some(Existing { etag, provenance: Some(other) }) if other.source_key == from.source_key => {
+            Some(Existing { etag, provenance: Some(other) }) if other.is_of(&from.source_key) => {
                 // Made from an older upload, or from a newer one that overtook us.
                 if other.source_etag != from.source_etag {
                     ctx.store.verify(object).await?;

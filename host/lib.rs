@@ -3,15 +3,19 @@
 //! The map, along the way of one object:
 //!
 //! - [`queue`] hands out messages and takes them back; [`event`] reads them.
-//! - [`worker`] receives, admits and settles; [`job`] is one object from top to bottom.
+//! - [`worker`] receives and settles, [`admission`] says who may go on; [`job`] is one object from top to
+//!   bottom.
 //! - [`route`], [`key`] and [`retry`] decide, without doing anything.
 //! - [`registry`] knows which plugins there are; [`plugin`] runs one in its sandbox.
 //! - [`store`] holds the objects; [`io`] is where its bytes meet the plugin's calls,
 //!   [`provenance`] what it knows of where they came from.
+//! - [`aws`] connects to SQS and S3, and to what speaks like them.
 //! - [`config`], [`cli`], [`commands`], [`telemetry`] and [`report`] face people.
 //!
 //! `tests/architecture.rs` holds which of these may know which.
 
+pub mod admission;
+pub mod aws;
 pub mod cli;
 pub mod commands;
 pub mod config;

@@ -11,13 +11,14 @@ use std::{
 };
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::mpsc,
     task::JoinSet,
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admission::{Admission, Seat},
     event::{self, ObjectEvent},
     job::{self, Context, Outcome},
     queue::{DeadLetter, Message, Queue, QueueError, lease::Lease},
@@ -115,17 +116,18 @@ impl<Q: Queue, S: Store> Worker<Q, S> {
     /// timeout. Returns when none is left.
     pub async fn run(self, shutdown: &Shutdown) {
         let Self(shared) = self;
-        let slots = Arc::new(Semaphore::new(shared.context.config.slots));
+        // What waits for a plugin when the drain begins is given back at once, as what is received then.
+        let admission = Admission::new(&shared.context.config, shutdown.drain.clone());
         let mut jobs = JoinSet::new();
         let mut pause = Duration::ZERO;
         loop {
             while let Some(ended) = jobs.try_join_next() {
                 log_panic(ended);
             }
-            let permits = tokio::select! {
+            let seats = tokio::select! {
                 biased;
                 () = shutdown.drain.cancelled() => break,
-                permits = admit(&slots) => permits,
+                seats = admission.seats(MAX_BATCH) => seats,
             };
             // While queue or store are down, no delivery is spent on finding that out.
             pause = if shared.is_down() { (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE) } else { Duration::ZERO };
@@ -134,7 +136,7 @@ impl<Q: Queue, S: Store> Worker<Q, S> {
                 () = shutdown.drain.cancelled() => break,
                 () = sleep(pause) => {}
             }
-            let receive = within(RECEIVE_TIMEOUT, shared.queue.receive(permits.len()));
+            let receive = within(RECEIVE_TIMEOUT, shared.queue.receive(seats.len()));
             tokio::pin!(receive);
             let messages = tokio::select! {
                 biased;
@@ -148,8 +150,8 @@ impl<Q: Queue, S: Store> Worker<Q, S> {
             shared.queue_is_down.store(messages.is_err(), Ordering::Relaxed);
             match messages {
                 Ok(messages) => {
-                    for (message, permit) in messages.into_iter().zip(permits) {
-                        let delivery = Delivery::new(&shared, message, permit, &shutdown.now);
+                    for (message, seat) in messages.into_iter().zip(seats) {
+                        let delivery = Delivery::new(&shared, message, seat, &shutdown.now);
                         jobs.spawn(delivery.run());
                     }
                 }
@@ -178,7 +180,7 @@ impl<Q: Queue, S: Store> Shared<Q, S> {
     ) {
         let release = async {
             for message in receive.await.unwrap_or_default() {
-                if let Err(error) = within(CALL_TIMEOUT, self.queue.excuse(&message.receipt, Duration::ZERO)).await {
+                if let Err(error) = within(CALL_TIMEOUT, self.queue.excuse(&message, Duration::ZERO)).await {
                     tracing::warn!(message = message.id, %error, "cannot release, the message comes back when its visibility timeout ends");
                 }
             }
@@ -228,19 +230,6 @@ async fn drain(mut jobs: JoinSet<()>, shutdown: &Shutdown, deadline: Instant) {
     }
 }
 
-/// At least one slot, and as many as are free up to a batch.
-async fn admit(slots: &Arc<Semaphore>) -> Vec<OwnedSemaphorePermit> {
-    let mut permits = Vec::with_capacity(MAX_BATCH);
-    // The semaphore is never closed, so an error cannot come; without a permit nothing is received.
-    permits.extend(Arc::clone(slots).acquire_owned().await);
-    while permits.len() < MAX_BATCH
-        && let Ok(permit) = Arc::clone(slots).try_acquire_owned()
-    {
-        permits.push(permit);
-    }
-    permits
-}
-
 fn log_panic(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "a job panicked, its message comes back when its visibility timeout ends");
@@ -255,16 +244,11 @@ struct Delivery<Q, S> {
     /// From 1.
     attempt: u32,
     cancel: CancellationToken,
-    _permit: OwnedSemaphorePermit,
+    seat: Seat,
 }
 
 impl<Q: Queue, S: Store> Delivery<Q, S> {
-    fn new(
-        shared: &Arc<Shared<Q, S>>,
-        message: Message,
-        permit: OwnedSemaphorePermit,
-        cancel: &CancellationToken,
-    ) -> Self {
+    fn new(shared: &Arc<Shared<Q, S>>, message: Message, seat: Seat, cancel: &CancellationToken) -> Self {
         let excused = shared.excused().get(&message.id).copied().unwrap_or_default();
         Self {
             shared: Arc::clone(shared),
@@ -272,7 +256,7 @@ impl<Q: Queue, S: Store> Delivery<Q, S> {
             message,
             received: Instant::now(),
             cancel: cancel.child_token(),
-            _permit: permit,
+            seat,
         }
     }
 
@@ -316,7 +300,7 @@ impl<Q: Queue, S: Store> Delivery<Q, S> {
     }
 
     async fn one(&self, event: &ObjectEvent) -> Outcome {
-        let outcome = job::run(&self.shared.context, event, self.attempt, &self.cancel).await;
+        let outcome = job::run(&self.shared.context, event, self.attempt, &self.seat, &self.cancel).await;
         match &outcome {
             Outcome::Ignored(_) | Outcome::Cancelled => {}
             other => self.shared.store_is_down.store(is_outage(other), Ordering::Relaxed),
@@ -347,7 +331,8 @@ impl<Q: Queue, S: Store> Delivery<Q, S> {
         let settled = self.carry_out(&fate, was_attempt).await;
         match fate {
             Fate::Acknowledge | Fate::DeadLetter(..) => self.shared.forget(&self.message),
-            _ if was_attempt || settled == Some(true) => {}
+            _ if settled == Some(true) => self.shared.forget(&self.message),
+            _ if was_attempt => {}
             _ => self.shared.excuse(&self.message),
         }
         for (key, outcome) in results {
@@ -408,8 +393,8 @@ impl<Q: Queue, S: Store> Delivery<Q, S> {
             let counted = |()| false;
             let done = match fate {
                 Fate::Acknowledge => within(CALL_TIMEOUT, queue.acknowledge(receipt)).await.map(counted),
-                Fate::Release => within(CALL_TIMEOUT, queue.excuse(receipt, Duration::ZERO)).await,
-                Fate::Retry(after) if !was_attempt => within(CALL_TIMEOUT, queue.excuse(receipt, *after)).await,
+                Fate::Release => within(CALL_TIMEOUT, queue.excuse(&self.message, Duration::ZERO)).await,
+                Fate::Retry(after) if !was_attempt => within(CALL_TIMEOUT, queue.excuse(&self.message, *after)).await,
                 Fate::Retry(after) => within(CALL_TIMEOUT, queue.set_visibility(receipt, *after)).await.map(counted),
                 Fate::DeadLetter(key, failure) => {
                     let letter = self.letter(key.clone(), failure);

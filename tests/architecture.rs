@@ -23,7 +23,11 @@ const ONLY: &[(&[&str], &[&str], &str)] = &[
     (&["std::env"], &["main.rs", "build.rs"], "nothing below `main` reads the environment"),
     (&["std::process::exit"], &[], "jobs drain, and `main` returns an exit code"),
     (&["unsafe"], &["plugin/code.rs"], "one file is to be read with suspicion"),
-    (&["aws_config", "aws_sdk_s3", "aws_sdk_sqs"], &["queue/sqs.rs", "store/s3.rs", "main.rs"], "AWS is one of two"),
+    (
+        &["aws_config", "aws_sdk_s3", "aws_sdk_sqs", "aws_smithy_http_client"],
+        &["aws.rs", "queue/sqs/", "store/s3/"],
+        "AWS is one of two",
+    ),
     (&["crate::cli"], &["main.rs", "commands/"], "nobody else was called by a command line"),
 ];
 
@@ -104,7 +108,7 @@ const NEVER: &[(&[&str], &[&str], &str)] = &[
     (&["job.rs"], &["crate::queue", "crate::worker", "crate::report"], "an object knows nothing of messages"),
     (&["worker.rs"], &["crate::plugin", "crate::registry", "crate::report"], "messages know nothing of plugins"),
     (
-        &["event.rs", "key.rs", "route.rs", "retry.rs", "text.rs", "provenance.rs"],
+        &["event/", "key.rs", "route.rs", "retry.rs", "text.rs", "provenance.rs"],
         IO,
         "decisions are pure: plain data in, plain data out",
     ),
@@ -112,6 +116,11 @@ const NEVER: &[(&[&str], &[&str], &str)] = &[
         &["config/"],
         &["crate::queue", "crate::store", "crate::job", "crate::worker", "crate::plugin", "crate::registry", "tokio"],
         "a configuration is data",
+    ),
+    (
+        &["admission/"],
+        &["crate::queue", "crate::store", "crate::job", "crate::worker", "crate::plugin", "crate::registry"],
+        "who may go on does not depend on what he does",
     ),
     (
         &["job.rs", "worker.rs", "queue/mod.rs", "queue/lease.rs", "store/mod.rs", "io.rs"],

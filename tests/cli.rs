@@ -54,11 +54,34 @@ fn wrong_usage_is_64() {
 
 #[test]
 fn help_and_version_are_no_mistakes() {
-    let verbs: [(&[&str], &[&str]); 8] = [
-        (&[], &["dev", "run", "check", "plugin", "completions", "--log-format", "--log", "Exit codes:"]),
+    let verbs: [(&[&str], &[&str]); 14] = [
+        (
+            &[],
+            &[
+                "dev",
+                "run",
+                "check",
+                "dlq",
+                "reconcile",
+                "plugin",
+                "completions",
+                "--log-format",
+                "--log",
+                "Exit codes:",
+            ],
+        ),
         (&["dev"], &["<DIR>", "--config", "--plugins", "--slots", "--until-idle", "--json", "--log"]),
         (&["run"], &["-c, --config", "--plugins", "--slots", "--until-idle", "--json"]),
-        (&["check"], &["-c, --config"]),
+        (&["check"], &["-c, --config", "-d, --directory", "--live", "--json", "Examples:"]),
+        (&["dlq"], &["list", "show", "redrive", "purge"]),
+        (
+            &["dlq", "list"],
+            &["-c, --config", "-d, --directory", "--class", "--reason", "--limit", "--json", "Examples:"],
+        ),
+        (&["dlq", "show"], &["<ID>...", "--json", "Examples:"]),
+        (&["dlq", "redrive"], &["[ID]...", "--all", "--class", "--reason", "--rate", "--dry-run", "Examples:"]),
+        (&["dlq", "purge"], &["[ID]...", "--all", "--class", "--reason", "--dry-run", "Examples:"]),
+        (&["reconcile"], &["--older-than", "--include-dead", "--dry-run", "--json", "Examples:"]),
         (&["plugin"], &["list", "inspect", "run"]),
         (&["plugin", "list"], &["[DIR]", "--json"]),
         (&["plugin", "inspect"], &["<FILE>", "--json"]),

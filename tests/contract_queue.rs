@@ -1,12 +1,13 @@
-//! The same contract for the queue in a file and for the fake that the simulation uses.
+//! The same contract for the queue in a file, for SQS, and for the fake that the simulation uses.
 
 #![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
 
 mod contract {
     pub mod queue;
 }
-#[allow(dead_code, reason = "the simulation uses more of it")]
+#[allow(dead_code, reason = "other tests use more of it")]
 mod support {
+    pub mod cloud;
     pub mod faults;
     pub mod memory_queue;
 }
@@ -22,10 +23,11 @@ use std::{
 use bytes::Bytes;
 use contract::queue::{Bench, VISIBILITY, body};
 use gristmill::queue::{
-    DeadLetter, Queue,
+    DeadLetter, DeadLetters, Queue,
     local::{Clock, LocalQueue, NewMessage},
+    sqs::SqsQueue,
 };
-use support::memory_queue::MemoryQueue;
+use support::{cloud::Cloud, memory_queue::MemoryQueue};
 
 struct Memory(Arc<MemoryQueue>);
 
@@ -107,45 +109,118 @@ impl Bench for Local {
     }
 }
 
+struct Sqs {
+    cloud: Cloud,
+    queue: Arc<SqsQueue>,
+}
+
+impl Sqs {
+    async fn new() -> Self {
+        let cloud = Cloud::start();
+        // Otherwise each look at an empty queue would take 20 seconds.
+        cloud.sqs().longest_wait(Duration::from_millis(100));
+        let url = cloud.sqs().create_queue("uploads");
+        let dead = cloud.sqs().create_queue("dead");
+        let queue = SqsQueue::connect(cloud.sqs().client(), &url, Some(&dead), VISIBILITY).await.unwrap();
+        Self { cloud, queue: Arc::new(queue) }
+    }
+}
+
+impl Bench for Sqs {
+    type Queue = SqsQueue;
+
+    const KNOWS_WHAT_IS_GONE: bool = false;
+
+    fn queue(&self) -> Arc<SqsQueue> {
+        Arc::clone(&self.queue)
+    }
+
+    async fn send(&self, key: &str, etag: &str) -> bool {
+        self.cloud.sqs().send("uploads", std::str::from_utf8(&body(key, etag)).unwrap());
+        true
+    }
+
+    async fn advance(&self, by: Duration) {
+        self.cloud.sqs().advance(by);
+    }
+
+    async fn live(&self) -> usize {
+        self.cloud.sqs().count("uploads")
+    }
+
+    async fn dead(&self) -> Vec<(Bytes, DeadLetter)> {
+        let (mut walk, mut dead) = (self.queue.dead_letters().unwrap(), Vec::new());
+        loop {
+            let messages = walk.next().await.unwrap();
+            if messages.is_empty() {
+                return dead;
+            }
+            dead.extend(messages.into_iter().map(|message| (message.body, message.letter)));
+        }
+    }
+}
+
 macro_rules! contract {
-    ($($name:ident)*) => {
+    (memory: $($name:ident)*) => {
+        $(
+            #[tokio::test(start_paused = true)]
+            async fn $name() {
+                super::contract::queue::$name(&super::Memory::new()).await;
+            }
+        )*
+    };
+    (local: $($name:ident)*) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                super::contract::queue::$name(&super::Local::new()).await;
+            }
+        )*
+    };
+    (sqs: $($name:ident)*) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                super::contract::queue::$name(&super::Sqs::new().await).await;
+            }
+        )*
+    };
+    (all { $($name:ident)* } sent_once { $($once:ident)* }) => {
         mod memory {
-            $(
-                #[tokio::test(start_paused = true)]
-                async fn $name() {
-                    super::contract::queue::$name(&super::Memory::new()).await;
-                }
-            )*
+            contract! { memory: $($name)* $($once)* }
         }
         mod local {
-            $(
-                #[tokio::test]
-                async fn $name() {
-                    super::contract::queue::$name(&super::Local::new()).await;
-                }
-            )*
+            contract! { local: $($name)* $($once)* }
+        }
+        // S3 sends an event for each upload, and SQS takes them all.
+        mod sqs {
+            contract! { sqs: $($name)* }
         }
     };
 }
 
 contract! {
-    a_received_message_is_invisible
-    a_message_comes_back_when_its_visibility_ends
-    a_stale_receipt_does_nothing
-    an_acknowledged_message_is_gone
-    a_late_acknowledgement_counts_until_somebody_else_has_it
-    visibility_can_be_extended
-    a_released_message_is_visible_at_once
-    an_excused_delivery_is_left_out_where_the_queue_says_so
-    a_message_that_backs_off_comes_back_then
-    a_dead_letter_keeps_the_body_and_the_reason
-    no_more_than_asked_for_and_the_oldest_first
-    a_version_of_a_key_is_sent_once
-    the_dead_are_not_tried_again_until_their_file_changes
-    a_new_message_wakes_a_receive
-    a_released_message_wakes_a_receive
-    receivers_at_the_same_time_share_the_messages
-    a_made_up_receipt_is_stale
+    all {
+        a_received_message_is_invisible
+        a_message_comes_back_when_its_visibility_ends
+        a_stale_receipt_does_nothing
+        an_acknowledged_message_is_gone
+        a_late_acknowledgement_counts_until_somebody_else_has_it
+        visibility_can_be_extended
+        a_released_message_is_visible_at_once
+        an_excused_delivery_is_left_out_where_the_queue_says_so
+        a_message_that_backs_off_comes_back_then
+        a_dead_letter_keeps_the_body_and_the_reason
+        no_more_than_asked_for_and_the_oldest_first
+        a_new_message_wakes_a_receive
+        a_released_message_wakes_a_receive
+        receivers_at_the_same_time_share_the_messages
+        a_made_up_receipt_is_stale
+    }
+    sent_once {
+        a_version_of_a_key_is_sent_once
+        the_dead_are_not_tried_again_until_their_file_changes
+    }
 }
 
 #[tokio::test]
@@ -176,10 +251,7 @@ async fn a_restart_keeps_everything_and_releases_what_was_in_flight() {
         bench.queue.receive(10).await.unwrap().into_iter().map(|m| (m.body, m.receive_count)).collect();
     assert_eq!(bodies, [(body("c", "1"), 2), (body("d", "1"), 1)]);
     let dead = bench.queue.dead_letters(10).await.unwrap();
-    assert_eq!(
-        (dead.len(), &dead[0].key, &dead[0].etag, &dead[0].letter),
-        (1, &"b".to_owned(), &"1".to_owned(), &letter)
-    );
+    assert_eq!((dead.len(), &dead[0].body, &dead[0].letter), (1, &body("b", "1"), &letter));
     assert_eq!(bench.queue.dead_letters(0).await.unwrap(), []);
 }
 

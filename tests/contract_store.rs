@@ -1,4 +1,4 @@
-//! The same contract for the store in a directory and for the fake that the simulation uses.
+//! The same contract for the store in a directory, the one in S3 and the fake that the simulation uses.
 
 #![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
 
@@ -7,6 +7,7 @@ mod contract {
 }
 #[allow(dead_code, reason = "the simulation uses more of it")]
 mod support {
+    pub mod cloud;
     pub mod faults;
     pub mod memory_store;
 }
@@ -14,8 +15,12 @@ mod support {
 use std::{path::PathBuf, sync::Arc};
 
 use contract::store::Bench;
-use gristmill::{directory::Lock, store::local::LocalStore};
-use support::memory_store::MemoryStore;
+use gristmill::{
+    directory::Lock,
+    key::guess_content_type,
+    store::{local::LocalStore, s3::S3Store},
+};
+use support::{cloud::Cloud, memory_store::MemoryStore};
 
 struct Memory(MemoryStore);
 
@@ -86,6 +91,44 @@ impl Bench for Local {
     }
 }
 
+const BUCKET: &str = "pictures";
+
+struct S3 {
+    store: S3Store,
+    cloud: Cloud,
+}
+
+impl S3 {
+    fn new() -> Self {
+        let cloud = Cloud::start();
+        cloud.s3().create_bucket(BUCKET);
+        Self { store: S3Store::new(cloud.s3_client(), BUCKET, 5 << 30), cloud }
+    }
+}
+
+impl Bench for S3 {
+    type Store = S3Store;
+
+    fn store(&self) -> &S3Store {
+        &self.store
+    }
+
+    /// As the tools of AWS do it.
+    fn put(&self, key: &str, body: &[u8]) {
+        let headers: Vec<_> =
+            guess_content_type(key).map(|content_type| ("content-type", content_type)).into_iter().collect();
+        self.cloud.s3().put_with(BUCKET, key, body.to_vec(), &headers);
+    }
+
+    fn remove(&self, key: &str) {
+        self.cloud.s3().remove(BUCKET, key);
+    }
+
+    fn get(&self, key: &str) -> Option<Vec<u8>> {
+        self.cloud.s3().get(BUCKET, key).map(|object| object.body.to_vec())
+    }
+}
+
 macro_rules! contract {
     ($($name:ident)*) => {
         mod memory {
@@ -101,6 +144,14 @@ macro_rules! contract {
                 #[tokio::test]
                 async fn $name() {
                     super::contract::store::$name(&super::Local::new()).await;
+                }
+            )*
+        }
+        mod s3 {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    super::contract::store::$name(&super::S3::new()).await;
                 }
             )*
         }

@@ -66,7 +66,7 @@ fn assert_trap(called: &Called, says: &str) {
 }
 
 fn assert_not_survived(called: &Called) {
-    let survived = called.report.outputs.iter().find(|output| output.key.ends_with(".survived"));
+    let survived = called.report.outputs.iter().find(|output| output.meta.key.ends_with(".survived"));
     assert_eq!(survived, None, "the host let it finish");
 }
 

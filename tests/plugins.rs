@@ -46,12 +46,13 @@ async fn resize_makes_every_size_upright_and_named() {
         .run(&plugin("resize"))
         .await;
     assert_eq!(called.report.result.as_ref().unwrap(), &Verdict::Done);
-    let made: Vec<_> = called.outputs().iter().map(|(output, bytes)| (output.key.clone(), dimensions(bytes))).collect();
+    let made: Vec<_> =
+        called.outputs().iter().map(|(output, bytes)| (output.meta.key.clone(), dimensions(bytes))).collect();
     assert_eq!(
         made,
         [("processed/cat-100.png".to_owned(), (100, 100)), ("processed/cat-icon.png".to_owned(), (60, 60))]
     );
-    assert!(called.outputs().iter().all(|(output, _)| output.content_type == "image/png"));
+    assert!(called.outputs().iter().all(|(output, _)| output.meta.content_type == "image/png"));
 }
 
 #[tokio::test]
@@ -79,7 +80,7 @@ async fn parse_reports_rows_and_columns_and_keeps_what_is_malformed() {
     assert_eq!(called.report.result.as_ref().unwrap(), &Verdict::Done);
     let outputs = called.outputs();
     let text = |name: &str| {
-        let (_, bytes) = outputs.iter().find(|(output, _)| output.key == format!("processed/{name}")).unwrap();
+        let (_, bytes) = outputs.iter().find(|(output, _)| output.meta.key == format!("processed/{name}")).unwrap();
         str::from_utf8(bytes).unwrap()
     };
     assert_eq!(

@@ -1,6 +1,7 @@
 //! The worker and its leases, on the fakes, under a clock that jumps.
 
 mod deliveries {
+    pub mod admission;
     pub mod lease;
     pub mod polling;
     pub mod rig;

@@ -1,9 +1,15 @@
-//! The verbs that do not serve, and the ways in which any verb can end badly.
+//! The verbs, and the ways in which any of them can end badly.
 
 pub mod check;
+pub mod dlq;
+mod out;
 pub mod plugin;
+pub mod reconcile;
+pub mod serve;
 
 use std::{fmt, process::ExitCode};
+
+use tokio::runtime::{Builder, Runtime};
 
 /// Why the process ends without having done what it was asked to. The codes are those of sysexits.h.
 #[derive(Debug, thiserror::Error)]
@@ -39,3 +45,9 @@ impl Fatal {
 /// The bucket's name when a directory plays it. Not the directory's, which may be renamed while there are
 /// messages about what is in it.
 pub const LOCAL_BUCKET: &str = "local";
+
+/// Where the verbs that do one thing after the other run.
+fn runtime() -> Result<Runtime, Fatal> {
+    let built = Builder::new_current_thread().enable_all().build();
+    built.map_err(|error| Fatal::Failed(format!("cannot start: {error}")))
+}

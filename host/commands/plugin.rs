@@ -20,7 +20,7 @@ use super::{Fatal, LOCAL_BUCKET};
 use crate::{
     cli::PluginCommand,
     config::Limits,
-    io::{Body, BoxFuture, IoError, Outputs},
+    io::{Body, BoxFuture, IoError, OutputMeta, Outputs},
     key,
     plugin::{Cache, Call, CallError, CallReport, Digest, Engine, ObjectInfo, Plugin, Verdict},
     registry::{self, Entry},
@@ -212,12 +212,12 @@ async fn run_one(
         Ok(Verdict::Done) => {
             let mut line = format!("done in {took}");
             for (index, output) in outputs.iter().enumerate() {
-                let path = folder.join(&output.key);
+                let path = folder.join(&output.meta.key);
                 staged.keep(index, &path, force).map_err(|error| format!("{}: {error}", path.display()))?;
                 line.push_str(&format!(
                     "\n  -> {} ({}, {})",
                     path.display(),
-                    output.content_type,
+                    output.meta.content_type,
                     ByteSize(output.size)
                 ));
             }
@@ -315,6 +315,8 @@ impl Staged {
 }
 
 impl Outputs for Staged {
+    fn create(&self, _: OutputMeta) {}
+
     fn write(&self, index: usize, bytes: Bytes) -> BoxFuture<'_, Result<(), IoError>> {
         Box::pin(async move { self.append(index, &bytes).map_err(unavailable) })
     }

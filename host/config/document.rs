@@ -106,6 +106,16 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// A boolean.
+    pub fn flag(&mut self, key: &'static str) -> Option<Located<bool>> {
+        let value = self.take(key)?;
+        let parsed = match value.get_ref() {
+            DeValue::Boolean(flag) => Ok(*flag),
+            other => Err(format!("expected `true` or `false`, found {}", kind(other))),
+        };
+        self.parsed(key, value, parsed)
+    }
+
     /// A string or a list of strings. An empty list is refused: it could mean everything or nothing.
     pub fn list<T>(&mut self, key: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Option<Vec<Located<T>>> {
         let value = self.take(key)?;
@@ -132,6 +142,26 @@ impl<'a> Table<'a> {
             DeValue::Array(items) => Some(items.iter().filter_map(|item| self.as_table(key, name, item)).collect()),
             other => {
                 let message = format!("expected a list of tables, found {}; write `{name}`", kind(other));
+                self.document.refuse(value.span().start, key, &message);
+                None
+            }
+        }
+    }
+
+    /// Tables by a name that the user chose, `[plugin.resize]`, each called `name` in messages.
+    pub fn named_tables(&mut self, key: &'static str, name: &'static str) -> Option<Vec<(Located<String>, Table<'a>)>> {
+        let value = self.take(key)?;
+        match value.get_ref() {
+            DeValue::Table(entries) => {
+                let named = entries.iter().filter_map(|(entry, value)| {
+                    let origin = self.document.origin(entry.span().start);
+                    let table = self.as_table(entry.get_ref(), name, value)?;
+                    Some((Located { value: entry.get_ref().to_string(), origin }, table))
+                });
+                Some(named.collect())
+            }
+            other => {
+                let message = format!("expected a table, found {}; write `{name}`", kind(other));
                 self.document.refuse(value.span().start, key, &message);
                 None
             }

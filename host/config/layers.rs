@@ -1,6 +1,9 @@
 //! One value out of the sources that may give it: flag, environment, file.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+};
 
 use super::{
     Overrides, Place,
@@ -9,6 +12,9 @@ use super::{
     error::{Located, Origin, Problems},
     value,
 };
+
+/// S3 copies up to 5 GiB in one request; parts have at least 5 MiB.
+const COPY_IN_PARTS: RangeInclusive<u64> = (5 << 20)..=(5 << 30);
 
 /// The sources in their order of precedence.
 pub(super) struct Layers<'a> {
@@ -44,6 +50,12 @@ impl Layers<'_> {
     pub fn scalar<T>(&mut self, key: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Option<Located<T>> {
         let file = self.file.scalar(key, &parse);
         self.environment.get(key, &parse).or(file)
+    }
+
+    /// `true` or `false`.
+    pub fn flag(&mut self, key: &'static str) -> Option<Located<bool>> {
+        let file = self.file.flag(key);
+        self.environment.get(key, value::flag).or(file)
     }
 
     /// A path from a flag, else from the environment, else from the file, where it starts at the
@@ -84,6 +96,9 @@ impl Layers<'_> {
         let bucket = self.file.text("bucket", value::bucket);
         let queue_url = self.file.text("queue_url", value::queue_url);
         let region = self.file.text("region", value::region);
+        let dead_letter_queue_url = self.text("dead_letter_queue_url", value::queue_url);
+        let path_style = self.flag("path_style");
+        let copy_in_parts_above = self.scalar("copy_in_parts_above", value::size(COPY_IN_PARTS));
         self.refuse_both_modes();
 
         if let Some(path) = &self.overrides.directory {
@@ -107,7 +122,14 @@ impl Layers<'_> {
         let (origin, missing) = match (bucket, queue_url) {
             (Some(bucket), Some(queue_url)) => {
                 let region = region.map(|given| given.value);
-                return Some(Place::Bucket { bucket: bucket.value, region, queue_url: queue_url.value });
+                return Some(Place::Bucket {
+                    bucket: bucket.value,
+                    region,
+                    queue_url: queue_url.value,
+                    dead_letter_queue_url: dead_letter_queue_url.map(|given| given.value),
+                    path_style: path_style.is_some_and(|given| given.value),
+                    copy_in_parts_above: copy_in_parts_above.map_or(*COPY_IN_PARTS.end(), |given| given.value),
+                });
             }
             (Some(bucket), None) => (bucket.origin, "the bucket has no queue beside it; set `queue_url` too"),
             (None, Some(queue_url)) => (queue_url.origin, "the queue has no bucket beside it; set `bucket` too"),
@@ -126,7 +148,7 @@ impl Layers<'_> {
         if self.file.origin_of("directory").is_none() {
             return;
         }
-        for key in ["bucket", "queue_url", "region"] {
+        for key in ["bucket", "queue_url", "region", "dead_letter_queue_url", "path_style", "copy_in_parts_above"] {
             if let Some(origin) = self.file.origin_of(key) {
                 let message =
                     format!("`{key}` is for a bucket in S3, but `directory` says local mode; remove one of them");

@@ -1,12 +1,12 @@
-//! `[limits]` and `[retry]`: numbers within bounds.
+//! `[limits]`, `[retry]` and `[plugin.NAME]`: numbers within bounds.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use super::{
     Limits, Retry,
     document::Table,
     error::{Located, Problems},
-    value::{count, duration, size},
+    value::{count, duration, plugin_name, size},
 };
 
 /// The most memory of one call, and so the size of a slot in the engine's pool.
@@ -40,6 +40,9 @@ const ATTEMPTS: RangeInclusive<u32> = 1..=1_000;
 /// A back-off of nothing would be a busy loop.
 const BACK_OFF: RangeInclusive<Duration> = Duration::from_millis(1)..=MAX_VISIBILITY;
 
+/// More than there are slots is the same as no bound; none at all would keep the objects for ever.
+const CONCURRENCY: RangeInclusive<usize> = 1..=1_000;
+
 /// Reads what a table of limits says over `defaults`.
 pub(super) fn read_limits(mut table: Table<'_>, defaults: Limits) -> Limits {
     let mut limits = defaults;
@@ -54,10 +57,12 @@ pub(super) fn read_limits(mut table: Table<'_>, defaults: Limits) -> Limits {
     limits
 }
 
-/// Reads `[retry]`.
-pub(super) fn read_retry(mut table: Table<'_>, problems: &Problems) -> Retry {
+/// Reads `[retry]`, and tells whether it leaves `max_attempts` out.
+pub(super) fn read_retry(mut table: Table<'_>, problems: &Problems) -> (Retry, bool) {
     let mut retry = Retry::default();
-    set(&mut retry.max_attempts, table.scalar("max_attempts", count(ATTEMPTS)));
+    let max_attempts = table.scalar("max_attempts", count(ATTEMPTS));
+    let has_default_attempts = max_attempts.is_none();
+    set(&mut retry.max_attempts, max_attempts);
     let base = table.scalar("base", duration(BACK_OFF));
     let max = table.scalar("max", duration(BACK_OFF));
     let origin = base.as_ref().or(max.as_ref()).map(|given| given.origin.clone());
@@ -68,7 +73,26 @@ pub(super) fn read_retry(mut table: Table<'_>, problems: &Problems) -> Retry {
         problems.add(origin, format!("`base`: `{base}` is longer than `max`, `{max}`; make `base` the shorter one"));
     }
     table.finish();
-    retry
+    (retry, has_default_attempts)
+}
+
+/// Reads `[plugin.NAME]`: how many calls of each plugin there may be at the same time. No route needs to use
+/// the plugin, and no file needs to hold it yet.
+pub(super) fn read_concurrency(
+    tables: Vec<(Located<String>, Table<'_>)>,
+    problems: &Problems,
+) -> BTreeMap<String, usize> {
+    let mut concurrency = BTreeMap::new();
+    for (name, mut table) in tables {
+        if let Err(message) = plugin_name(&name.value) {
+            problems.add(name.origin, message);
+        }
+        if let Some(given) = table.scalar("concurrency", count(CONCURRENCY)) {
+            concurrency.insert(name.value, given.value);
+        }
+        table.finish();
+    }
+    concurrency
 }
 
 fn set<T>(field: &mut T, given: Option<Located<T>>) {

@@ -8,12 +8,12 @@ use std::{
 };
 
 use super::{
-    Config, ConfigErrors, Limits, MAX_VISIBILITY, Origin, Place, Plugins,
+    Config, ConfigErrors, Limits, MAX_VISIBILITY, Origin, Place, Plugins, Retry,
     document::Document,
     environment::Environment,
     error::{Located, Problems},
     layers::Layers,
-    limits::{read_limits, read_retry},
+    limits::{read_concurrency, read_limits, read_retry},
     routes::{Defaults, refuse_loop},
     value,
 };
@@ -24,6 +24,16 @@ const SLOTS: RangeInclusive<usize> = 1..=1_000;
 
 /// Objects in work for each core: most of them wait for the store, not for a core.
 const SLOTS_PER_CORE: usize = 4;
+
+/// The same where each call crosses a network. One that takes 20 ms costs half a millisecond of a core, and an
+/// object takes four of them in a row.
+const BUCKET_SLOTS_PER_CORE: usize = 32;
+
+/// With less than a MiB even small objects would have to wait for each other; more than a PiB is no bound.
+const BYTES_IN_FLIGHT: RangeInclusive<u64> = (1 << 20)..=(1 << 50);
+
+/// Enough for thirty photographs at the same time, and little beside the memory that thirty guests may have.
+const DEFAULT_BYTES_IN_FLIGHT: u64 = 256 << 20;
 
 /// What SQS can express, without zero: at zero a message would be everybody's at once.
 const VISIBILITY: RangeInclusive<Duration> = Duration::from_secs(1)..=MAX_VISIBILITY;
@@ -90,12 +100,16 @@ fn read(sources: &Sources, problems: &Problems) -> Option<Config> {
     let place = layers.place();
     let plugins = layers.path("plugins", overrides.plugins.as_deref().map(|path| ("--plugins", path)));
     let slots = layers.count("slots", ("--slots", overrides.slots), value::count(SLOTS));
+    let bytes_in_flight = layers.scalar("bytes_in_flight", value::size(BYTES_IN_FLIGHT));
     let visibility_timeout = layers.scalar("visibility_timeout", value::duration(VISIBILITY));
     let drain_timeout = layers.scalar("drain_timeout", value::duration(DRAIN));
     let (source_prefix, destination_prefix) = prefixes(&mut layers);
     let mut file = layers.file;
     let limits = file.table("limits", "[limits]").map(|table| read_limits(table, Limits::default()));
     let retry = file.table("retry", "[retry]").map(|table| read_retry(table, problems));
+    let (retry, has_default_attempts) = retry.unwrap_or((Retry::default(), true));
+    let named = file.named_tables("plugin", "[plugin.NAME]").unwrap_or_default();
+    let concurrency = read_concurrency(named, problems);
     let defaults = Defaults {
         source_prefix: source_prefix.as_deref(),
         destination_prefix: destination_prefix.as_deref(),
@@ -121,6 +135,7 @@ fn read(sources: &Sources, problems: &Problems) -> Option<Config> {
         refuse_objects_in_state(bucket, &folders, problems);
         refuse_plugins_among_objects(plugins.as_ref(), &folders, problems);
     }
+    let default_slots = default_slots(&place, sources.cores);
     Some(Config {
         place,
         source_prefix,
@@ -128,9 +143,12 @@ fn read(sources: &Sources, problems: &Problems) -> Option<Config> {
         plugins: plugins.map_or(Plugins::BuiltIn, |given| Plugins::Directory(given.value)),
         routes,
         has_default_routes,
-        retry: retry.unwrap_or_default(),
+        retry,
+        has_default_attempts,
         visibility_timeout: visibility_timeout.map_or(DEFAULT_VISIBILITY, |given| given.value),
-        slots: slots.map_or_else(|| default_slots(sources.cores), |given| given.value),
+        slots: slots.map_or(default_slots, |given| given.value),
+        concurrency,
+        bytes_in_flight: bytes_in_flight.map_or(DEFAULT_BYTES_IN_FLIGHT, |given| given.value),
         drain_timeout: drain_timeout.map_or(DEFAULT_DRAIN, |given| given.value),
     })
 }
@@ -147,8 +165,9 @@ fn prefixes(layers: &mut Layers<'_>) -> (Option<String>, Option<String>) {
     (source.map(|given| given.value), destination.map(|given| given.value))
 }
 
-fn default_slots(cores: usize) -> usize {
-    cores.saturating_mul(SLOTS_PER_CORE).clamp(*SLOTS.start(), *SLOTS.end())
+fn default_slots(place: &Place, cores: usize) -> usize {
+    let per_core = if place.directory().is_some() { SLOTS_PER_CORE } else { BUCKET_SLOTS_PER_CORE };
+    cores.saturating_mul(per_core).clamp(*SLOTS.start(), *SLOTS.end())
 }
 
 /// The host would process its own files as objects, or an object could land among them.

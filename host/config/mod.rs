@@ -28,6 +28,7 @@ mod tests;
 mod value;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -60,10 +61,17 @@ pub struct Config {
     pub has_default_routes: bool,
     /// When to try again and when to stop.
     pub retry: Retry,
+    /// Whether nobody wrote `max_attempts`: a queue that has a maximum of its own then says.
+    pub has_default_attempts: bool,
     /// For how long a received message stays invisible unless its lease is renewed.
     pub visibility_timeout: Duration,
-    /// Objects in work at the same time.
+    /// Messages in work at the same time, and guests.
     pub slots: usize,
+    /// How many calls of a plugin there may be at the same time, for the plugins that somebody named.
+    pub concurrency: BTreeMap<String, usize>,
+    /// Bytes that the objects in the hands of plugins may have together. A larger one has the host's plugins
+    /// for itself.
+    pub bytes_in_flight: u64,
     /// How long a drain waits for the jobs in flight.
     pub drain_timeout: Duration,
 }
@@ -78,6 +86,12 @@ impl Config {
         prefixes.sort_unstable();
         prefixes.dedup();
         prefixes
+    }
+
+    /// How many calls of the plugin there may be at the same time, over all routes that use it.
+    #[must_use]
+    pub fn concurrency(&self, plugin: &str) -> usize {
+        self.concurrency.get(plugin).copied().unwrap_or_else(|| self.slots.saturating_mul(3).div_ceil(4)).max(1)
     }
 }
 
@@ -94,6 +108,12 @@ pub enum Place {
         region: Option<String>,
         /// The SQS queue's URL.
         queue_url: String,
+        /// Where messages go that are given up; the queue's own redrive policy says so when absent.
+        dead_letter_queue_url: Option<String>,
+        /// `https://endpoint/bucket/key` instead of `https://bucket.endpoint/key`, as most other stores want.
+        path_style: bool,
+        /// Objects larger than this many bytes are copied in parts.
+        copy_in_parts_above: u64,
     },
 }
 

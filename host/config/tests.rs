@@ -55,6 +55,37 @@ fn the_example_is_valid_and_its_defaults_are_true() {
         (bare.visibility_timeout, bare.drain_timeout, bare.slots, &bare.source_prefix)
     );
     assert_eq!(config.destination_prefix, bare.destination_prefix);
+    assert_eq!(config.bytes_in_flight, bare.bytes_in_flight);
+    assert_eq!(config.concurrency("resize"), bare.concurrency("resize"), "the file repeats the default");
+}
+
+#[test]
+fn plugins_share_the_slots() {
+    let config = valid("directory = 'd'\nslots = 9\n[plugin.slow]\nconcurrency = 2\n[plugin.not-there-yet]");
+    assert_eq!((config.concurrency("slow"), config.concurrency("other")), (2, 7));
+    assert_eq!(config.concurrency.len(), 1);
+    let of_slots = |slots| valid(&format!("directory = 'd'\nslots = {slots}")).concurrency("any");
+    assert_eq!([1, 2, 3, 4, 8, 1_000].map(of_slots), [1, 2, 3, 3, 6, 750]);
+    assert_eq!(valid("bytes_in_flight = '1.5GiB'\ndirectory = 'd'").bytes_in_flight, 3 << 29);
+    let given = sources("directory = 'd'", &[("GRISTMILL_BYTES_IN_FLIGHT", "5MiB")]);
+    assert_eq!(load(given).unwrap().bytes_in_flight, 5 << 20);
+    for (lines, expected) in [
+        ("bytes_in_flight = 7", "2: `bytes_in_flight`: `7` is too little; write at least `1.0 MiB`"),
+        ("plugin = 7", "2: `plugin`: expected a table, found the number `7`; write `[plugin.NAME]`"),
+        ("[plugin]\nslow = 7", "3: `slow`: expected a table, found the number `7`; write `[plugin.NAME]`"),
+        ("[plugin.slow]\nconcurrency = 0", "3: `concurrency`: `0` is not a whole number from 1 to 1000"),
+        (
+            "[plugin.slow]\nconcurency = 1",
+            "3: unknown key `concurency` in `[plugin.NAME]`; did you mean `concurrency`?",
+        ),
+        ("[plugin.\"slow.wasm\"]\nconcurrency = 1", "2: `slow.wasm` is a file's name; write the plugin's, `slow`"),
+        (
+            "[plugin.Slow]\nconcurrency = 1",
+            "2: `Slow` is not a plugin's name: up to 64 of `a-z`, `0-9`, `_` and `-`, beginning with a letter or digit",
+        ),
+    ] {
+        refused(lines, expected);
+    }
 }
 
 #[test]
@@ -100,6 +131,7 @@ fn precedence_is_flag_environment_file_default() {
     let config = load(given).unwrap();
     assert_eq!((config.slots, config.plugins), (5, Plugins::Directory("r".into())));
     assert_eq!(valid("directory = 'd'").slots, 8);
+    assert_eq!(valid("bucket = 'photos'\nqueue_url = 'https://sqs.us-east-1.amazonaws.com/1/q'").slots, 64);
 }
 
 #[test]
@@ -118,7 +150,15 @@ fn a_workers_environment_is_enough() {
     given.file = None;
     let config = load(given).unwrap();
     let (bucket, region) = ("photos".to_owned(), Some("eu-west-1".to_owned()));
-    assert_eq!(config.place, Place::Bucket { bucket, region, queue_url: "https://sqs/1/q".to_owned() });
+    let expected = Place::Bucket {
+        bucket,
+        region,
+        queue_url: "https://sqs/1/q".to_owned(),
+        dead_letter_queue_url: None,
+        path_style: false,
+        copy_in_parts_above: 5 << 30,
+    };
+    assert_eq!(config.place, expected);
     assert_eq!((config.source_prefix.as_str(), config.destination_prefix.as_str()), ("in/", "out/"));
     assert_eq!(config.plugins, Plugins::BuiltIn);
 }
@@ -429,6 +469,7 @@ fn keys_of_the_environment_are_keys_of_the_file() {
     let report = load(Sources { env, ..sources(&text, &[]) }).unwrap_err().to_string();
     assert!(!report.contains("unknown"), "{report}");
     for key in environment::KEYS {
-        assert!(report.contains(&format!("`{key}`: expected a string, found a list")), "{report}");
+        let expected = |what| report.contains(&format!("`{key}`: expected {what}, found a list"));
+        assert!(expected("a string") || expected("`true` or `false`"), "{key}: {report}");
     }
 }

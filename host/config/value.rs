@@ -30,6 +30,11 @@ pub(super) fn size(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<u64, S
     }
 }
 
+/// `true` or `false`.
+pub(super) fn flag(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| format!("`{}` is neither `true` nor `false`", shown(text)))
+}
+
 /// A whole number within `range`.
 pub(super) fn count<N: FromStr + PartialOrd + Display>(range: RangeInclusive<N>) -> impl Fn(&str) -> Result<N, String> {
     move |text| match text.parse() {

@@ -71,15 +71,28 @@ impl Lock {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut holder = String::new();
-                // Only for the message.
-                let _ = file.take(32).read_to_string(&mut holder);
-                return Err(LockError::Held { directory, holder: holder.trim().to_owned() });
+                return Err(LockError::Held { directory, holder: written_in(file) });
             }
             Err(reason) => return Err(LockError::io("lock", &path)(reason)),
         }
         file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).map_err(LockError::io("write", &path))?;
         Ok(Self { _file: file, directory })
+    }
+
+    /// The process that holds a directory, as far as is known; nothing when none does. Makes nothing, and is in
+    /// the way of a host that starts for no longer than the look takes.
+    pub fn holder(directory: &Path) -> Result<Option<String>, LockError> {
+        let path = directory.join(STATE).join("lock");
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(reason) => return Err(LockError::io("open", &path)(reason)),
+        };
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(None),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(Some(written_in(file))),
+            Err(reason) => Err(LockError::io("lock", &path)(reason)),
+        }
     }
 
     /// The locked directory, absolute and without symbolic links.
@@ -91,6 +104,13 @@ impl Lock {
     pub fn state(&self) -> PathBuf {
         self.directory.join(STATE)
     }
+}
+
+/// Who holds it, for a message: what cannot be read is left out.
+fn written_in(file: File) -> String {
+    let mut holder = String::new();
+    let _ = file.take(32).read_to_string(&mut holder);
+    holder.trim().to_owned()
 }
 
 #[cfg(test)]

@@ -11,5 +11,11 @@ pub use identity::{Identity, changed_time};
 pub use lock::{Lock, LockError};
 pub use tree::{Kind, Obstacle, Place, Tree, rename_to_free, sync};
 
+/// Bytes that this user may still write to the file system of a directory.
+pub fn free_bytes(directory: &std::path::Path) -> std::io::Result<u64> {
+    let stat = rustix::fs::statvfs(directory)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
 /// The host's own directory below the bucket. It is no part of the bucket.
 pub const STATE: &str = ".gristmill";

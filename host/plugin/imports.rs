@@ -18,7 +18,7 @@ use super::{
     limits::Budget,
 };
 use crate::{
-    io::{Body, Outputs},
+    io::{Body, OutputMeta, Outputs},
     key, text,
 };
 
@@ -116,7 +116,7 @@ impl Host for Guest {
             Ok(key) => key,
             Err(error) => return Ok(Err(OutputError::InvalidName(text::printable(&error.to_string(), MAX_ERROR)))),
         };
-        if self.created.iter().any(|created| created.key == key) {
+        if self.created.iter().any(|created| created.meta.key == key) {
             return Ok(Err(OutputError::DuplicateName));
         }
         let checked = key::metadata(metadata).and_then(|metadata| match content_type {
@@ -128,7 +128,9 @@ impl Host for Guest {
             Err(error) => return Ok(Err(OutputError::InvalidMetadata(text::printable(&error.to_string(), MAX_ERROR)))),
         };
         let handle = self.table.push(OutputHandle(self.created.len()))?;
-        self.created.push(CreatedOutput { key, content_type, metadata, size: 0 });
+        let meta = OutputMeta { key, content_type, metadata };
+        self.outputs.create(meta.clone());
+        self.created.push(CreatedOutput { meta, size: 0 });
         Ok(Ok(handle))
     }
 

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     config::Limits,
-    io::{Body, IoError, Outputs},
+    io::{Body, IoError, OutputMeta, Outputs},
     text,
 };
 
@@ -65,12 +65,8 @@ pub struct CallReport {
 /// An output that a guest created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreatedOutput {
-    /// The whole key.
-    pub key: String,
-    /// Given or guessed.
-    pub content_type: String,
-    /// User metadata.
-    pub metadata: Vec<(String, String)>,
+    /// Its key, and the content type that was given or guessed.
+    pub meta: OutputMeta,
     /// Bytes written.
     pub size: u64,
 }

@@ -2,13 +2,16 @@
 //! stale, a dead-letter queue.
 //!
 //! A message stands for one version of one file: while its (key, entity tag) is in the queue or on the
-//! dead-letter queue, sending it again does nothing. So whoever sends may see a file as often as it likes.
+//! dead-letter queue, or was purged from that, sending it again does nothing. So whoever sends may see a file
+//! as often as it likes.
 //!
 //! What is sent, acknowledged and dead-lettered survives a power cut. Who has received what is kept only as
 //! long as the system runs, as every start releases it: after a power cut a receive count may be too low.
 //!
 //! Times are wall-clock times, as they have to outlive the process. When the system's clock is set back,
 //! invisible messages stay so for that much longer; a restart makes them visible at once.
+
+mod dead;
 
 use std::{
     fmt,
@@ -24,10 +27,13 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{DeadLetter, Message, Queue, QueueError, Receipt};
+pub use self::dead::LocalDeadLetters;
+
+use super::{DeadLetter, DeadMessage, Message, Queue, QueueError, Receipt};
 use crate::sqlite::{Database, Keep, OpenError, Unavailable};
 
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE messages (
         id            INTEGER PRIMARY KEY AUTOINCREMENT,
         key           TEXT NOT NULL,
@@ -56,7 +62,16 @@ const MIGRATIONS: &[&str] = &["
         died          INTEGER NOT NULL,
         UNIQUE (key, etag)
     ) STRICT;
-"];
+",
+    "
+    -- What somebody deleted from the dead letters, so that it is not sent again.
+    CREATE TABLE purged (
+        key           TEXT NOT NULL,
+        etag          TEXT NOT NULL,
+        PRIMARY KEY (key, etag)
+    ) STRICT, WITHOUT ROWID;
+",
+];
 
 /// How long a receive waits for a message. Every change wakes it, so this bounds only what a clock that was
 /// set forward can hide, and how long a host that is told to stop waits for its last receive.
@@ -97,23 +112,6 @@ pub struct NewMessage {
     pub etag: String,
     /// The event.
     pub body: Bytes,
-}
-
-/// A message on the dead-letter queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeadMessage {
-    /// As it was in the queue.
-    pub id: String,
-    /// As it was sent.
-    pub key: String,
-    /// As it was sent.
-    pub etag: String,
-    /// As it was sent.
-    pub body: Bytes,
-    /// Why it died.
-    pub letter: DeadLetter,
-    /// When.
-    pub died: SystemTime,
 }
 
 /// A queue in a file.
@@ -280,9 +278,9 @@ impl Queue for LocalQueue {
         Ok(())
     }
 
-    async fn excuse(&self, receipt: &Receipt, after: Duration) -> Result<bool, QueueError> {
+    async fn excuse(&self, message: &Message, after: Duration) -> Result<bool, QueueError> {
         let visible = self.clock.milliseconds().saturating_add(milliseconds(after));
-        self.with_receipt(receipt, Keep::Forever, move |connection, id, receive_count| {
+        self.with_receipt(&message.receipt, Keep::Forever, move |connection, id, receive_count| {
             connection
                 .prepare_cached(
                     "UPDATE messages SET visible = ?3, excused = excused + 1 WHERE id = ?1 AND receive_count = ?2",
@@ -334,9 +332,11 @@ fn insert(
 ) -> rusqlite::Result<usize> {
     let mut known = connection.prepare_cached(
         "SELECT 1 FROM messages WHERE key = ?1 AND etag = ?2
-         UNION ALL SELECT 1 FROM dead_letters WHERE key = ?1 AND etag = ?2",
+         UNION ALL SELECT 1 FROM dead_letters WHERE key = ?1 AND etag = ?2
+         UNION ALL SELECT 1 FROM purged WHERE key = ?1 AND etag = ?2",
     )?;
     let mut forget = connection.prepare_cached("DELETE FROM dead_letters WHERE key = ?")?;
+    let mut forget_purged = connection.prepare_cached("DELETE FROM purged WHERE key = ?")?;
     let mut send = connection
         .prepare_cached("INSERT INTO messages (key, etag, body, sent, visible) VALUES (?1, ?2, ?3, ?4, ?4)")?;
     let mut new = 0;
@@ -344,6 +344,7 @@ fn insert(
         let NewMessage { key, etag, body } = message;
         if known.query_row([key, etag], |_| Ok(())).optional()?.is_none() && current(message) {
             forget.execute([key])?;
+            forget_purged.execute([key])?;
             new += send.execute(params![key, etag, &body[..], now])?;
         }
     }
@@ -375,8 +376,7 @@ fn dead_message(row: &Row<'_>) -> rusqlite::Result<DeadMessage> {
     let (plugin, digest): (Option<String>, Option<String>) = (row.get("plugin")?, row.get("digest")?);
     Ok(DeadMessage {
         id: row.get::<_, i64>("id")?.to_string(),
-        key: row.get("key")?,
-        etag: row.get("etag")?,
+        receipt: Receipt(row.get::<_, i64>("id")?.to_string()),
         body: row.get::<_, Vec<u8>>("body")?.into(),
         letter: DeadLetter {
             reason: row.get("reason")?,

@@ -3,8 +3,12 @@
 pub mod intake;
 pub mod lease;
 pub mod local;
+pub mod sqs;
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 
@@ -43,6 +47,47 @@ pub struct DeadLetter {
     pub backtrace: Option<String>,
 }
 
+/// A message on the dead-letter queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadMessage {
+    /// Stays the same for as long as it is there.
+    pub id: String,
+    /// Names this look at it.
+    pub receipt: Receipt,
+    /// As it was in the queue.
+    pub body: Bytes,
+    /// Why it died. Of the class [`MOVED_BY_QUEUE`] when it was not this host that gave it up.
+    pub letter: DeadLetter,
+    /// When.
+    pub died: SystemTime,
+}
+
+/// The class of dead letters that the queue's own redrive policy made.
+pub const MOVED_BY_QUEUE: &str = "moved-by-queue";
+
+/// The dead-letter queue, as its keeper walks through it.
+pub trait DeadLetters: Send + Sync + 'static {
+    /// The next few messages that this walk has not seen; none at its end. Others may not see them until
+    /// they are settled in one of the three ways.
+    fn next(&mut self) -> impl Future<Output = Result<Vec<DeadMessage>, QueueError>> + Send;
+
+    /// Leaves it where it is.
+    fn keep(&mut self, message: &DeadMessage) -> impl Future<Output = Result<(), QueueError>> + Send;
+
+    /// Puts it back on the queue, body unchanged and attempts from the start, and then deletes it. A crash
+    /// between the two leaves it on both.
+    fn redrive(&mut self, message: &DeadMessage) -> impl Future<Output = Result<(), QueueError>> + Send;
+
+    /// Deletes it for good.
+    fn purge(&mut self, message: &DeadMessage) -> impl Future<Output = Result<(), QueueError>> + Send;
+
+    /// Ends the walk, so that others may see what was kept. The end that [`DeadLetters::next`] finds does this
+    /// too; it is for walks that stop before.
+    fn end(&mut self) -> impl Future<Output = Result<(), QueueError>> + Send {
+        async { Ok(()) }
+    }
+}
+
 /// Why a queue did not do as asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum QueueError {
@@ -72,8 +117,8 @@ pub trait Queue: Send + Sync + 'static {
     /// [`Queue::set_visibility`] after a delivery that was no attempt: the host was told to stop, or the
     /// store was down. Answers whether the queue itself leaves it out of later receive counts, which not
     /// every queue can.
-    fn excuse(&self, receipt: &Receipt, after: Duration) -> impl Future<Output = Result<bool, QueueError>> + Send {
-        async move { self.set_visibility(receipt, after).await.map(|()| false) }
+    fn excuse(&self, message: &Message, after: Duration) -> impl Future<Output = Result<bool, QueueError>> + Send {
+        async move { self.set_visibility(&message.receipt, after).await.map(|()| false) }
     }
 
     /// Puts the message, body unchanged, on the dead-letter queue with `letter`, and then deletes it.

@@ -1,10 +1,14 @@
 //! The store seam: objects with pinned identity, conditional writes and provenance.
 
 pub mod local;
+pub mod s3;
 
 use std::{future::Future, time::SystemTime};
 
-pub use crate::provenance::{PluginVersion, Provenance};
+pub use crate::{
+    io::OutputMeta,
+    provenance::{PluginVersion, Provenance},
+};
 
 use crate::io::{Body, Outputs};
 
@@ -45,17 +49,6 @@ pub enum Expect {
     Etag(String),
 }
 
-/// How an output is to be stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutputMeta {
-    /// The whole key.
-    pub key: String,
-    /// MIME type.
-    pub content_type: String,
-    /// User metadata, keys in lower case.
-    pub metadata: Vec<(String, String)>,
-}
-
 /// Why a store did not do as asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -80,6 +73,11 @@ pub enum StoreError {
 }
 
 /// A bucket.
+///
+/// Every call ends, whatever the other side does, so that a drain cannot hang on one. In S3 a request and all
+/// its tries end within 30 seconds; one that carries bytes has a second more for each 64 KiB and try; the copy or
+/// the completion of an object has 20 minutes. A read that gets no byte for 20 seconds is begun again, at most
+/// 8 times for a mebibyte.
 pub trait Store: Send + Sync + 'static {
     /// An object pinned at the identity it had when it was opened.
     type Object: Send + Sync + 'static;
@@ -100,8 +98,8 @@ pub trait Store: Send + Sync + 'static {
     /// The pinned bytes. A read of anything else is [`crate::io::IoError::Superseded`].
     fn body(&self, object: &Self::Object) -> Box<dyn Body>;
 
-    /// An empty staging area.
-    fn staging(&self) -> Self::Staging;
+    /// An empty staging area for what is made as `provenance` says.
+    fn staging(&self, provenance: &Provenance) -> Self::Staging;
 
     /// Bytes that may still be staged. A plugin that wants all of it is stopped at a part, by its own limit,
     /// before what everybody needs is used up.
@@ -112,14 +110,12 @@ pub trait Store: Send + Sync + 'static {
     /// Whether the key still holds the pinned object: [`StoreError::Superseded`] when not.
     fn verify(&self, object: &Self::Object) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Makes output number `index` of `staging` visible at `meta.key`, whole and durable, if `expect`
-    /// holds there: [`StoreError::Exists`] when not, and then it can be called again.
+    /// Makes output number `index` of `staging` visible at its key, whole and durable, if `expect` holds
+    /// there: [`StoreError::Exists`] when not, and then it can be called again.
     fn publish(
         &self,
         staging: &Self::Staging,
         index: usize,
-        meta: &OutputMeta,
-        provenance: &Provenance,
         expect: &Expect,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 

@@ -2,6 +2,14 @@
 //!
 //! `cargo bench -- NAME` runs only the measurements whose name contains NAME.
 
+mod aws;
+#[allow(dead_code, reason = "tests use the rest")]
+#[path = "../support/cloud/mod.rs"]
+mod cloud;
+#[allow(dead_code, reason = "tests use the rest")]
+#[path = "../support/remote.rs"]
+mod remote;
+
 use std::{
     error::Error,
     fs,
@@ -17,7 +25,7 @@ use std::{
 use bytes::Bytes;
 use gristmill::{
     config::Limits,
-    io::{Body, BoxFuture, IoError, Outputs},
+    io::{Body, BoxFuture, IoError, OutputMeta, Outputs},
     plugin::{Call, CallReport, Engine, ObjectInfo, Plugin, Verdict},
 };
 
@@ -27,7 +35,14 @@ type Measure = fn() -> Result<()>;
 
 fn main() -> Result<()> {
     let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
-    let all: [(&str, Measure); 4] = [("overhead", overhead), ("stream", stream), ("local", local), ("resize", resize)];
+    let all: [(&str, Measure); 6] = [
+        ("overhead", overhead),
+        ("stream", stream),
+        ("local", local),
+        ("resize", resize),
+        ("aws", aws::aws),
+        ("aws-idle", aws::idle),
+    ];
     for (name, measure) in all.into_iter().filter(|(name, _)| name.contains(&wanted)) {
         println!("\n== {name}");
         measure()?;
@@ -300,6 +315,8 @@ impl Body for InMemory {
 struct Discard(AtomicU64);
 
 impl Outputs for Discard {
+    fn create(&self, _: OutputMeta) {}
+
     fn write(&self, _: usize, bytes: Bytes) -> BoxFuture<'_, std::result::Result<(), IoError>> {
         self.0.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Box::pin(std::future::ready(Ok(())))

@@ -8,7 +8,7 @@ use std::{
 };
 
 use gristmill::{
-    config::Retry,
+    config::{Config, Retry},
     worker::{Report, Settled, Shutdown, Worker},
 };
 use tokio::{
@@ -61,12 +61,26 @@ pub struct Rig {
 impl Rig {
     /// Starts a worker with so many slots.
     pub fn start(slots: usize, fault: impl Fn(&str, When, &str) -> Fault + Send + Sync + 'static) -> Self {
+        Self::with(Self::config(slots), |queue| queue, fault)
+    }
+
+    /// What [`Rig::start`] gives its worker.
+    pub fn config(slots: usize) -> Config {
         let retry = Retry { max_attempts: 3, base: Duration::from_secs(1), max: Duration::from_secs(60) };
+        toys::config(retry, slots)
+    }
+
+    /// Starts a worker on a queue that is made a little different.
+    pub fn with(
+        config: Config,
+        queue: impl FnOnce(MemoryQueue) -> MemoryQueue,
+        fault: impl Fn(&str, When, &str) -> Fault + Send + Sync + 'static,
+    ) -> Self {
         let (start, calls) = (Instant::now(), Arc::default());
         let faults = Arc::new(Record { start, calls: Arc::clone(&calls), fault });
-        let queue = MemoryQueue::with_faults(VISIBILITY, faults.clone());
+        let queue = queue(MemoryQueue::with_faults(VISIBILITY, faults.clone()));
         let store = MemoryStore::with_faults(faults);
-        let context = toys::context(store.clone(), &Arc::new(toys::config(retry, slots)));
+        let context = toys::context(store.clone(), &Arc::new(config));
         let (reporter, reports) = mpsc::channel(1_000);
         let worker = Worker::new(Arc::new(queue.clone()), context, reporter);
         let shutdown = Shutdown::default();
@@ -77,7 +91,12 @@ impl Rig {
 
     /// Uploads an object and sends its event.
     pub fn upload(&self, key: &str) -> String {
-        let etag = self.store.put(key, "some content");
+        self.upload_bytes(key, b"some content".to_vec())
+    }
+
+    /// The same with another content.
+    pub fn upload_bytes(&self, key: &str, content: Vec<u8>) -> String {
+        let etag = self.store.put(key, content);
         self.queue.send(key, &etag, toys::message([(key, &*etag)]));
         etag
     }

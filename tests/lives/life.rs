@@ -28,10 +28,13 @@ pub struct Rates {
     pub slow: f64,
     pub hang: f64,
     pub crash: f64,
+    /// Of what would keep a message: renewals above all.
+    pub unheard: f64,
 }
 
 impl Rates {
-    pub const NONE: Self = Self { error: 0.0, lost_answer: 0.0, delay: 0.0, slow: 0.0, hang: 0.0, crash: 0.0 };
+    pub const NONE: Self =
+        Self { error: 0.0, lost_answer: 0.0, delay: 0.0, slow: 0.0, hang: 0.0, crash: 0.0, unheard: 0.0 };
 
     /// Most seeds have only some kinds of faults, so that no kind hides behind another.
     pub fn draw(rng: &mut Rng) -> Self {
@@ -47,18 +50,41 @@ impl Rates {
             slow: rate(0.1),
             hang: rate(0.05),
             crash: rate(0.05),
+            unheard: rate(0.9),
         }
     }
 }
 
-/// What all lives of one seed share.
+/// What all lives of one host share.
+pub struct Luck {
+    rates: Rates,
+    /// Crashes that are left.
+    crashes: AtomicU32,
+    /// Until then the queue hears nothing of what would keep a message.
+    unheard_until: Mutex<Option<Instant>>,
+}
+
+impl Luck {
+    pub fn new(rates: Rates, crashes: u32) -> Self {
+        Self { rates, crashes: AtomicU32::new(crashes), unheard_until: Mutex::default() }
+    }
+
+    pub fn unheard_for(&self, duration: Duration) {
+        *self.unheard_until.lock().unwrap() = Some(Instant::now() + duration);
+    }
+
+    fn is_unheard(&self) -> bool {
+        self.unheard_until.lock().unwrap().is_some_and(|until| Instant::now() < until)
+    }
+}
+
+/// What all hosts of one seed share.
 pub struct Fate {
     pub rng: Mutex<Rng>,
-    pub rates: Rates,
+    /// Each with faults of its own.
+    pub hosts: Vec<Luck>,
     /// Nothing goes wrong any more.
     pub calm: AtomicBool,
-    /// Crashes that are left.
-    pub crashes: AtomicU32,
     pub trace: Trace,
 }
 
@@ -89,7 +115,9 @@ impl Faults for Life {
 
 impl Life {
     fn draw(&self, call: &'static str, when: When) -> Fault {
-        let Fate { rates, crashes, trace, .. } = &*self.fate;
+        let trace = &self.fate.trace;
+        let luck = &self.fate.hosts[self.host];
+        let Luck { rates, crashes, .. } = luck;
         let mut rng = self.fate.rng.lock().unwrap();
         let mut happens = |rate: f64| rate > 0.0 && rng.f64() < rate;
         if happens(rates.crash) && crashes.load(Ordering::Relaxed) > 0 {
@@ -97,6 +125,9 @@ impl Life {
             trace.add(Event::Told(format!("host {} crashes", self.host)));
             self.crashed.cancel();
             return Fault::Hang;
+        }
+        if call == "set_visibility" && when == When::Before && (luck.is_unheard() || happens(rates.unheard)) {
+            return Fault::Error;
         }
         if happens(if when == When::Before { rates.error } else { rates.lost_answer }) {
             return Fault::Error;

@@ -1,4 +1,5 @@
-//! Thousands of seeds: each is a story of users, a queue, a bucket and one or two hosts.
+//! Thousands of seeds: each is a story of users, a queue without order, a bucket and mostly two hosts, each of
+//! which has its own faults and loses its messages to the other.
 //!
 //! `GRISTMILL_SEED=17 cargo test --test simulation seeds` replays seed 17 and prints what happened in it.
 //! `GRISTMILL_SEEDS=100000` runs so many.
@@ -10,7 +11,7 @@ use std::{
     env,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -26,7 +27,7 @@ use gristmill::{
 use tokio::{runtime, sync::mpsc, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::life::{Fate, Life, Rates, Trace};
+use super::life::{Fate, Life, Luck, Rates, Trace};
 use crate::support::{
     ledger::{Ledger, Seen, Snapshot, Upload},
     memory_queue::MemoryQueue,
@@ -35,10 +36,13 @@ use crate::support::{
 };
 
 /// How many seeds a plain run takes: a few seconds' worth.
-const SEEDS: u64 = 3_000;
+const SEEDS: u64 = 2_000;
 
 /// For how long things may go wrong.
 const TROUBLE: Duration = Duration::from_secs(20 * 60);
+
+/// How often each host crashes by itself.
+const CRASHES: u32 = 3;
 
 /// I5: how long everything may take from then on. Most of it is what calls that hung may take, and the
 /// longest back-off as often as there are attempts.
@@ -57,6 +61,10 @@ enum Action {
     Remove(usize),
     /// Everything in flight becomes visible, whoever works on it.
     Redeliver,
+    /// One of what is in flight does.
+    RedeliverOne(usize),
+    /// The queue hears nothing of what this host would keep, for so long.
+    Unheard(usize, Duration),
     /// This host is told to drain, and starts again after that.
     Deploy(usize),
     Crash(usize),
@@ -67,19 +75,24 @@ struct Story {
     uploads: Vec<(String, Vec<u8>)>,
     foreign: BTreeMap<String, Vec<u8>>,
     actions: Vec<(Duration, Action)>,
+    /// Uploads that have no event, with the one that was made at the same time and whose event stands for both.
+    told_by: BTreeMap<usize, usize>,
     hosts: usize,
     slots: usize,
+    concurrency: usize,
+    bytes_in_flight: u64,
 }
 
 impl Story {
     fn draw(rng: &mut Rng) -> Self {
-        let hosts = rng.usize(1..=2);
+        let hosts = if rng.u8(..4) == 0 { 1 } else { 2 };
         let mut uploads: Vec<(String, Vec<u8>)> = Vec::new();
         let mut foreign = BTreeMap::new();
         let mut actions = Vec::new();
         let span = Duration::from_secs(rng.u64(1..=300));
         let at = |rng: &mut Rng| span.mul_f64(rng.f64());
-        let (overwrites, removals, rivals) = (rng.bool(), rng.bool(), rng.bool());
+        let (overwrites, removals, rivals, coalesces) = (rng.bool(), rng.bool(), rng.bool(), rng.bool());
+        let mut told_by: BTreeMap<usize, usize> = BTreeMap::new();
         for number in 0..rng.usize(1..=8) {
             let kind = Kind::ALL[rng.usize(..Kind::ALL.len())];
             let mut put = at(rng);
@@ -88,7 +101,17 @@ impl Story {
                     // Soon after an earlier one, so that both are in work at the same time.
                     let earlier = rng.usize(..uploads.len());
                     let before = actions.iter().find(|(_, action)| matches!(action, Action::Put(it) if *it == earlier));
-                    put = before.map_or(put, |(at, _)| *at + Duration::from_millis(rng.u64(..20_000)));
+                    let before = before.map_or(put, |(at, _)| *at);
+                    put = before + Duration::from_millis(rng.u64(..20_000));
+                    let is_free = |told_by: &BTreeMap<usize, usize>, number: usize| {
+                        !told_by.contains_key(&number) && told_by.values().all(|other| *other != number)
+                    };
+                    if coalesces && rng.bool() && is_free(&told_by, earlier) {
+                        // S3 may send a single event of two writes at the same time, and does not say of which.
+                        put = before + Duration::from_millis(rng.u64(..500));
+                        let (silent, told) = if rng.bool() { (earlier, number) } else { (number, earlier) };
+                        told_by.insert(silent, told);
+                    }
                     uploads[earlier].0.clone()
                 }
                 // Wants to be where an output of another one is.
@@ -112,10 +135,15 @@ impl Story {
         let mut number = 0;
         while number < uploads.len() {
             let records = if rng.u8(..6) == 0 { rng.usize(2..=3) } else { 1 };
-            let together: Vec<usize> = (number..uploads.len()).take(records).collect();
+            let mut together: Vec<usize> = (number..uploads.len()).take(records).collect();
             number += together.len();
+            together.retain(|upload| !told_by.contains_key(upload));
+            if together.is_empty() {
+                continue;
+            }
+            let is_told = |upload: &usize| together.contains(told_by.get(upload).unwrap_or(upload));
             let put = |(at, action): &(Duration, Action)| match action {
-                Action::Put(upload) if together.contains(upload) => Some(*at),
+                Action::Put(upload) if is_told(upload) => Some(*at),
                 _ => None,
             };
             let known = actions.iter().filter_map(put).max().unwrap();
@@ -123,17 +151,22 @@ impl Story {
                 actions.push((known + Duration::from_millis(rng.u64(..5_000)), Action::Send(together.clone())));
             }
         }
-        for _ in 0..rng.usize(..3) {
-            let action = match rng.u8(..4) {
+        for _ in 0..rng.usize(..5) {
+            let action = match rng.u8(..7) {
                 0 => Action::Garbage,
                 1 => Action::Redeliver,
                 2 => Action::Deploy(rng.usize(..hosts)),
+                3 | 4 => Action::RedeliverOne(rng.usize(..100)),
+                5 => Action::Unheard(rng.usize(..hosts), Duration::from_secs(rng.u64(10..120))),
                 _ => Action::Crash(rng.usize(..hosts)),
             };
             actions.push((at(rng), action));
         }
         actions.sort_by_key(|(at, _)| *at);
-        Self { uploads, foreign, actions, hosts, slots: rng.usize(1..=4) }
+        let slots = rng.usize(1..=4);
+        let concurrency = rng.usize(1..=slots);
+        let bytes_in_flight = if rng.bool() { 1 << 20 } else { 60 };
+        Self { uploads, foreign, actions, told_by, hosts, slots, concurrency, bytes_in_flight }
     }
 
     /// The same uploads, each with one event, and nothing else.
@@ -272,6 +305,14 @@ async fn act(world: &World, story: &Story, action: &Action, levers: &[Arc<Mutex<
         Action::Put(number) => {
             let (key, content) = &story.uploads[*number];
             let etag = world.store.put(key, content.clone());
+            // Whichever of the two was made first.
+            let alike = |other: &usize| {
+                let (key, content) = &story.uploads[*other];
+                ledger.uploads.iter().find(|it| it.key == *key && it.content == *content).map(|it| it.etag.clone())
+            };
+            if let Some(told) = story.told_by.get(number).and_then(alike) {
+                ledger.told_by.insert(etag.clone(), told);
+            }
             ledger.uploads.push(Upload { key: key.clone(), etag: etag.clone(), content: content.clone() });
             world.fate.trace.tell(format_args!("user puts {key} {etag}"));
         }
@@ -301,6 +342,14 @@ async fn act(world: &World, story: &Story, action: &Action, levers: &[Arc<Mutex<
             world.fate.trace.tell("visibility ends early");
             world.queue.redeliver();
         }
+        Action::RedeliverOne(pick) => {
+            world.fate.trace.tell("the visibility of one ends early");
+            world.queue.redeliver_one(*pick);
+        }
+        Action::Unheard(host, duration) => {
+            world.fate.trace.tell(format_args!("the queue does not hear host {host} for {duration:?}"));
+            world.fate.hosts[*host].unheard_for(*duration);
+        }
         Action::Deploy(host) => {
             world.fate.trace.tell(format_args!("host {host} is told to drain"));
             levers[*host].lock().unwrap().shutdown.drain.cancel();
@@ -318,21 +367,24 @@ struct End {
     snapshot: Snapshot,
 }
 
-async fn play(story: &Story, seed: u64, rates: Rates) -> End {
+async fn play(story: &Story, seed: u64, hosts: Vec<Luck>) -> End {
     let fate = Arc::new(Fate {
         rng: Mutex::new(Rng::with_seed(seed ^ 0x5eed)),
-        rates,
+        hosts,
         calm: AtomicBool::new(false),
-        crashes: AtomicU32::new(5),
         trace: Trace::new(),
     });
-    let config = Arc::new(toys::config(RETRY, story.slots));
+    let mut config = toys::config(RETRY, story.slots);
+    config.bytes_in_flight = story.bytes_in_flight;
+    let plugins = config.routes.iter().flat_map(|route| &route.uses).map(|used| used.plugin.clone());
+    config.concurrency = plugins.map(|plugin| (plugin, story.concurrency)).collect();
+    let config = Arc::new(config);
     let store = MemoryStore::new();
     for (key, content) in &story.foreign {
         store.put(key, content.clone());
     }
     let world = Arc::new(World {
-        queue: MemoryQueue::new(config.visibility_timeout),
+        queue: MemoryQueue::new(config.visibility_timeout).disorderly(Rng::with_seed(seed ^ 0xd150)),
         store,
         ledger: Mutex::new(Ledger { foreign: story.foreign.clone(), ..Ledger::default() }),
         wrong: Mutex::default(),
@@ -376,13 +428,13 @@ fn in_seed<T>(seed: u64, play: impl AsyncFnOnce() -> T) -> T {
 fn troubled(seed: u64) -> End {
     let mut rng = Rng::with_seed(seed);
     let story = Story::draw(&mut rng);
-    let rates = Rates::draw(&mut rng);
-    in_seed(seed, async || play(&story, seed, rates).await)
+    let hosts: Vec<Luck> = (0..story.hosts).map(|_| Luck::new(Rates::draw(&mut rng), CRASHES)).collect();
+    in_seed(seed, async move || play(&story, seed, hosts).await)
 }
 
 fn untroubled(seed: u64) -> End {
     let story = Story::draw(&mut Rng::with_seed(seed)).plain();
-    in_seed(seed, async || play(&story, seed, Rates::NONE).await)
+    in_seed(seed, async || play(&story, seed, vec![Luck::new(Rates::NONE, 0)]).await)
 }
 
 /// What is wrong with a seed, and its trace.

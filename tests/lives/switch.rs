@@ -12,7 +12,7 @@ use std::{
 use gristmill::{
     io::Body,
     queue::{DeadLetter, Message, Queue, QueueError, Receipt},
-    store::{Existing, Expect, ObjectMeta, OutputMeta, Provenance, Store, StoreError},
+    store::{Existing, Expect, ObjectMeta, Provenance, Store, StoreError},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -95,23 +95,16 @@ impl<S: Store> Store for Crashing<S> {
         self.inner.body(object)
     }
 
-    fn staging(&self) -> S::Staging {
-        self.inner.staging()
+    fn staging(&self, provenance: &Provenance) -> S::Staging {
+        self.inner.staging(provenance)
     }
 
     async fn verify(&self, object: &S::Object) -> Result<(), StoreError> {
         self.switch.around("verify", self.inner.verify(object)).await
     }
 
-    async fn publish(
-        &self,
-        staging: &S::Staging,
-        index: usize,
-        meta: &OutputMeta,
-        provenance: &Provenance,
-        expect: &Expect,
-    ) -> Result<(), StoreError> {
-        self.switch.around("publish", self.inner.publish(staging, index, meta, provenance, expect)).await
+    async fn publish(&self, staging: &S::Staging, index: usize, expect: &Expect) -> Result<(), StoreError> {
+        self.switch.around("publish", self.inner.publish(staging, index, expect)).await
     }
 
     async fn relocate(

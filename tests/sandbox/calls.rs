@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use gristmill::plugin::{CallError, CreatedOutput, Verdict};
+use gristmill::{
+    io::OutputMeta,
+    plugin::{CallError, CreatedOutput, Verdict},
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -44,8 +47,8 @@ async fn a_plugin_is_told_everything_of_its_object_and_its_settings() {
     });
     assert_eq!(serde_json::from_str::<Value>(called.text()).unwrap(), expected);
     let [(created, _)] = called.outputs()[..] else { panic!("{called:?}") };
-    assert_eq!(created.key, "processed/2026/cat \"photo\".tar.gz.info.json");
-    assert_eq!(created.content_type, "application/json", "guessed from the name");
+    assert_eq!(created.meta.key, "processed/2026/cat \"photo\".tar.gz.info.json");
+    assert_eq!(created.meta.content_type, "application/json", "guessed from the name");
 }
 
 #[tokio::test]
@@ -62,12 +65,12 @@ async fn what_is_not_known_is_absent() {
 async fn an_output_has_the_content_type_and_metadata_that_it_was_given() {
     let called = Calling::new("cat.txt", "meow").run(&guest("upper")).await;
     assert_eq!(called.text(), "MEOW");
-    let expected = CreatedOutput {
+    let meta = OutputMeta {
         key: "processed/cat.txt.upper".into(),
         content_type: "text/plain".into(),
         metadata: vec![("case".into(), "upper".into())],
-        size: 4,
     };
+    let expected = CreatedOutput { meta, size: 4 };
     assert_eq!(called.report.outputs, [expected]);
     assert_eq!((called.report.bytes_read, called.report.bytes_written), (4, 4));
 }
@@ -164,7 +167,11 @@ async fn output_names_and_metadata_are_checked() {
     assert_eq!(counts, BTreeMap::from(expected), "{outcomes:#?}");
     // Those and the report of the guest itself, all of them in the object's own folder.
     assert_eq!(called.report.outputs.len(), 11);
-    assert!(called.report.outputs.iter().all(|output| output.key.starts_with("processed/a/")), "{:?}", called.report);
+    assert!(
+        called.report.outputs.iter().all(|output| output.meta.key.starts_with("processed/a/")),
+        "{:?}",
+        called.report
+    );
 }
 
 #[tokio::test]

@@ -82,7 +82,7 @@ fn the_frame_of_these_plugins_works() {
     run(wat, same, |called| {
         assert_eq!(called.report.result.as_ref().ok(), Some(&Verdict::Done), "{:?}", called.report);
         assert_eq!(called.text(), "meow");
-        assert_eq!(called.report.outputs[0].key, "processed/out.txt");
+        assert_eq!(called.report.outputs[0].meta.key, "processed/out.txt");
     });
 }
 

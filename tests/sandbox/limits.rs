@@ -123,7 +123,10 @@ fn a_trap_in_the_middle_of_writing_leaves_what_was_staged_to_the_host() {
             assert_eq!(called.report.bytes_written, 100_000);
             assert_eq!(called.report.bytes_read, 100_000);
             let [(created, bytes)] = called.outputs()[..] else { panic!("{called:?}") };
-            assert_eq!((created.key.as_str(), created.size, bytes.len()), ("processed/cat.jpg.copy", 100_000, 100_000));
+            assert_eq!(
+                (created.meta.key.as_str(), created.size, bytes.len()),
+                ("processed/cat.jpg.copy", 100_000, 100_000)
+            );
         },
     );
 }

@@ -20,7 +20,7 @@ use std::{
 use bytes::Bytes;
 use gristmill::{
     config::Limits,
-    io::{Body, BoxFuture, IoError, Outputs},
+    io::{Body, BoxFuture, IoError, OutputMeta, Outputs},
     key,
     plugin::{Cache, Call, CallReport, CreatedOutput, Engine, ObjectInfo, Plugin},
 };
@@ -301,6 +301,8 @@ impl MemoryOutputs {
 }
 
 impl Outputs for MemoryOutputs {
+    fn create(&self, _: OutputMeta) {}
+
     fn write(&self, index: usize, bytes: Bytes) -> BoxFuture<'_, Result<(), IoError>> {
         if let Some(error) = self.failure.clone() {
             return Box::pin(async { Err(error) });

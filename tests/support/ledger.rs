@@ -14,6 +14,9 @@ pub struct Ledger {
     pub uploads: Vec<Upload>,
     /// Entity tags of uploads that users removed.
     pub deleted: BTreeSet<String>,
+    /// Entity tags of uploads without an event of their own, and the tag that is in the event which stands
+    /// for them.
+    pub told_by: BTreeMap<String, String>,
     /// What was in the destination before, by key.
     pub foreign: BTreeMap<String, Vec<u8>>,
 }
@@ -43,6 +46,14 @@ pub struct Seen {
 impl Ledger {
     fn upload(&self, key: &str, etag: &str) -> Option<&Upload> {
         self.uploads.iter().find(|upload| upload.key == key && upload.etag == etag)
+    }
+
+    /// The uploads that an event of this entity tag tells of.
+    fn told(&self, key: &str, etag: &str) -> impl Iterator<Item = &Upload> {
+        self.uploads.iter().filter(move |upload| {
+            let by = self.told_by.get(&upload.etag).unwrap_or(&upload.etag);
+            upload.key == key && (upload.etag == etag || by == etag)
+        })
     }
 
     /// The upload that counts.
@@ -107,13 +118,17 @@ impl Ledger {
         let Ok(events) = event::parse(body) else { return vec!["acknowledged what it could not read".to_owned()] };
         for event in events.objects {
             let etag = event.etag.unwrap_or_default();
-            let Some(upload) = self.upload(&event.key, &etag) else { continue };
-            if objects.get(&event.key).is_some_and(|source| source.etag == etag) {
-                wrong.push(format!("I4: `{}` {etag} was acknowledged while it lay in its place", event.key));
-            } else if !self.is_moot(upload)
-                && let Some(why) = self.unprocessed(objects, upload)
-            {
-                wrong.push(format!("I4: `{}` {etag} was acknowledged, but {why}", event.key));
+            for upload in self.told(&event.key, &etag) {
+                if objects.get(&event.key).is_some_and(|source| source.etag == upload.etag) {
+                    wrong.push(format!(
+                        "I4: `{}` {} was acknowledged while it lay in its place",
+                        event.key, upload.etag
+                    ));
+                } else if !self.is_moot(upload)
+                    && let Some(why) = self.unprocessed(objects, upload)
+                {
+                    wrong.push(format!("I4: `{}` {} was acknowledged, but {why}", event.key, upload.etag));
+                }
             }
         }
         wrong
@@ -130,8 +145,10 @@ impl Ledger {
         }
         let Ok(events) = event::parse(body) else { return wrong };
         let about = events.objects.iter().find(|event| letter.key.as_ref() == Some(&event.key));
-        let upload = about.and_then(|event| self.upload(&event.key, event.etag.as_deref()?));
-        match upload {
+        // What counts is the one of them that is still wanted.
+        let told: Vec<&Upload> =
+            about.iter().flat_map(|event| self.told(&event.key, event.etag.as_deref().unwrap_or_default())).collect();
+        match told.iter().find(|upload| !self.is_moot(upload)).or(told.first()).copied() {
             None => wrong.push(format!("a dead letter is about none of its objects: {letter:?}")),
             Some(upload) if self.is_moot(upload) => {}
             Some(upload) => {
@@ -168,14 +185,14 @@ impl Ledger {
     /// I1: the upload is in exactly one of the places where it may be.
     fn whereabouts(&self, end: &Snapshot, upload: &Upload) -> Option<String> {
         let Upload { key, etag, .. } = upload;
-        let letters: Vec<&DeadLetter> = end.letters(key, etag);
+        let letters: Vec<&DeadLetter> = end.letters(key, self.told_by.get(etag).unwrap_or(etag));
         let in_place = end.objects.get(key).is_some_and(|source| source.etag == *etag);
         if self.deleted.contains(etag) {
             return in_place.then(|| format!("`{key}` {etag} was removed, and is there again"));
         }
         match self.unprocessed(&end.objects, upload) {
             // A move is a copy and a removal in some stores, and a host can be stopped between them for good.
-            None if in_place && !letters.iter().any(|letter| ends_anything(&letter.class)) => {
+            None if in_place && !letters.iter().any(|letter| ends_anything(&letter.class) || is_aside(letter, key)) => {
                 Some(format!("I1: `{key}` {etag} is in both places"))
             }
             None => None,
@@ -225,7 +242,7 @@ impl Ledger {
         let mut essence = BTreeMap::new();
         for upload in self.uploads.iter().filter(|upload| !self.is_moot(upload) && !self.has_rival(upload)) {
             let Upload { key, etag, .. } = upload;
-            let letters = end.letters(key, etag);
+            let letters = end.letters(key, self.told_by.get(etag).unwrap_or(etag));
             if letters.iter().any(|letter| ends_anything(&letter.class)) {
                 continue;
             }
@@ -243,6 +260,11 @@ impl Ledger {
         }
         essence
     }
+}
+
+/// Whether the letter is of the class of another object of its message, and says that this one failed, too.
+fn is_aside(letter: &DeadLetter, key: &str) -> bool {
+    letter.key.as_deref() != Some(key) && letter.reason.contains(&format!("; `{key}`: "))
 }
 
 /// A host that is stopped often enough, and a bucket that is slow often enough, can end any object.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use fastrand::Rng;
 use gristmill::queue::{DeadLetter, Message, Queue, QueueError, Receipt};
 use tokio::{
     sync::Notify,
@@ -27,6 +28,10 @@ pub struct MemoryQueue {
     changed: Arc<Notify>,
     faults: Arc<dyn Faults>,
     visibility_timeout: Duration,
+    excuses: bool,
+    /// Standard queues of SQS keep no order, and take a stale acknowledgement without a word. By chance they
+    /// obey it.
+    chance: Option<Arc<Mutex<Rng>>>,
 }
 
 #[derive(Default)]
@@ -43,6 +48,8 @@ pub struct Live {
     pub etag: String,
     pub body: Bytes,
     pub receive_count: u32,
+    /// Of these, how many have been excused.
+    pub excused: u32,
     pub visible: Instant,
 }
 
@@ -61,12 +68,29 @@ impl MemoryQueue {
     }
 
     pub fn with_faults(visibility_timeout: Duration, faults: Arc<dyn Faults>) -> Self {
-        Self { state: Arc::default(), changed: Arc::default(), faults, visibility_timeout }
+        Self {
+            state: Arc::default(),
+            changed: Arc::default(),
+            faults,
+            visibility_timeout,
+            excuses: false,
+            chance: None,
+        }
+    }
+
+    /// The same queue, which leaves excused deliveries out of account itself, as that of local mode does.
+    pub fn excusing(self) -> Self {
+        Self { excuses: true, ..self }
     }
 
     /// The same queue, as somebody sees it to whom other things happen.
     pub fn under(&self, faults: Arc<dyn Faults>) -> Self {
         Self { faults, ..self.clone() }
+    }
+
+    /// The same queue without any order, and with acknowledgements that are never refused.
+    pub fn disorderly(self, rng: Rng) -> Self {
+        Self { chance: Some(Arc::new(Mutex::new(rng))), ..self }
     }
 
     /// Sends a message unless this version of the key is known, as the local queue does.
@@ -87,8 +111,14 @@ impl MemoryQueue {
         let mut state = self.state.lock().unwrap();
         let id = state.next_id;
         state.next_id += 1;
-        let message =
-            Live { key: key.into(), etag: etag.into(), body: body.into(), receive_count: 0, visible: Instant::now() };
+        let message = Live {
+            key: key.into(),
+            etag: etag.into(),
+            body: body.into(),
+            receive_count: 0,
+            excused: 0,
+            visible: Instant::now(),
+        };
         state.live.insert(id, message);
         self.changed.notify_waiters();
     }
@@ -109,6 +139,27 @@ impl MemoryQueue {
         self.changed.notify_waiters();
     }
 
+    /// Makes one message visible that is in flight, whichever the number picks.
+    pub fn redeliver_one(&self, pick: usize) {
+        let now = Instant::now();
+        let mut state = self.state.lock().unwrap();
+        let in_flight: Vec<&mut Live> =
+            state.live.values_mut().filter(|message| message.receive_count > 0 && message.visible > now).collect();
+        let number = in_flight.len().max(1);
+        if let Some(message) = in_flight.into_iter().nth(pick % number) {
+            message.visible = now;
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Somebody else receives the message that was sent as number `id`, from 0.
+    pub fn steal(&self, id: u64) {
+        if let Some(message) = self.state.lock().unwrap().live.get_mut(&id) {
+            message.receive_count += 1;
+            message.visible = Instant::now() + self.visibility_timeout;
+        }
+    }
+
     pub fn live(&self) -> Vec<Live> {
         self.state.lock().unwrap().live.values().cloned().collect()
     }
@@ -127,6 +178,9 @@ impl MemoryQueue {
             .map(|(id, message)| (message.visible, *id))
             .collect();
         visible.sort_unstable();
+        if let Some(chance) = &self.chance {
+            chance.lock().unwrap().shuffle(&mut visible);
+        }
         let taken = visible
             .into_iter()
             .take(max)
@@ -138,7 +192,7 @@ impl MemoryQueue {
                     id: id.to_string(),
                     receipt: Receipt(format!("{id}.{}", message.receive_count)),
                     body: message.body.clone(),
-                    receive_count: message.receive_count,
+                    receive_count: message.receive_count - message.excused,
                 })
             })
             .collect();
@@ -171,7 +225,7 @@ impl MemoryQueue {
 
 impl Queue for MemoryQueue {
     async fn receive(&self, max: usize) -> Result<Vec<Message>, QueueError> {
-        pass(&*self.faults, "receive", When::Before, "").await.map_err(QueueError::Unavailable)?;
+        pass(&*self.faults, "receive", When::Before, &max.to_string()).await.map_err(QueueError::Unavailable)?;
         let deadline = Instant::now() + LONG_POLL;
         loop {
             let changed = self.changed.notified();
@@ -186,7 +240,17 @@ impl Queue for MemoryQueue {
     }
 
     async fn acknowledge(&self, receipt: &Receipt) -> Result<(), QueueError> {
-        self.call("acknowledge", receipt, |state, id| drop(state.live.remove(&id))).await
+        let done = self.call("acknowledge", receipt, |state, id| drop(state.live.remove(&id))).await;
+        match (done, &self.chance) {
+            (Err(QueueError::Stale), Some(chance)) => {
+                let id = receipt.0.split_once('.').and_then(|(id, _)| id.parse().ok());
+                if let Some(id) = id.filter(|_| chance.lock().unwrap().bool()) {
+                    self.state.lock().unwrap().live.remove(&id);
+                }
+                Ok(())
+            }
+            (done, _) => done,
+        }
     }
 
     async fn set_visibility(&self, receipt: &Receipt, after: Duration) -> Result<(), QueueError> {
@@ -196,6 +260,19 @@ impl Queue for MemoryQueue {
             }
         })
         .await
+    }
+
+    async fn excuse(&self, message: &Message, after: Duration) -> Result<bool, QueueError> {
+        if !self.excuses {
+            return self.set_visibility(&message.receipt, after).await.map(|()| false);
+        }
+        let excuse = self.call("excuse", &message.receipt, |state, id| {
+            if let Some(message) = state.live.get_mut(&id) {
+                message.excused += 1;
+                message.visible = Instant::now() + after;
+            }
+        });
+        excuse.await.map(|()| true)
     }
 
     async fn dead_letter(&self, message: &Message, letter: &DeadLetter) -> Result<(), QueueError> {

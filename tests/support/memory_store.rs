@@ -135,8 +135,8 @@ impl Store for MemoryStore {
         Box::new(MemoryBody { store: self.clone(), object: object.clone(), position: 0 })
     }
 
-    fn staging(&self) -> MemoryStaging {
-        MemoryStaging { outputs: Arc::default(), faults: Arc::clone(&self.faults) }
+    fn staging(&self, provenance: &Provenance) -> MemoryStaging {
+        MemoryStaging { outputs: Arc::default(), provenance: provenance.clone(), faults: Arc::clone(&self.faults) }
     }
 
     async fn verify(&self, object: &ObjectMeta) -> Result<(), StoreError> {
@@ -146,14 +146,8 @@ impl Store for MemoryStore {
         outcome.map_err(|_| StoreError::Superseded)
     }
 
-    async fn publish(
-        &self,
-        staging: &MemoryStaging,
-        index: usize,
-        meta: &OutputMeta,
-        provenance: &Provenance,
-        expect: &Expect,
-    ) -> Result<(), StoreError> {
+    async fn publish(&self, staging: &MemoryStaging, index: usize, expect: &Expect) -> Result<(), StoreError> {
+        let meta = staging.meta(index)?;
         self.pass("publish", When::Before, &meta.key).await?;
         {
             let mut state = self.state.lock().unwrap();
@@ -166,7 +160,7 @@ impl Store for MemoryStore {
                 body,
                 content_type: Some(meta.content_type.clone()),
                 metadata: meta.metadata.clone(),
-                provenance: Some(provenance.clone()),
+                provenance: Some(staging.provenance.clone()),
             };
             state.put(&meta.key, stored);
         }
@@ -245,28 +239,39 @@ impl Body for MemoryBody {
     }
 }
 
+/// An output, without content once it was published.
+type Staged = (OutputMeta, Option<Vec<u8>>);
+
 /// Outputs in memory.
 #[derive(Clone)]
 pub struct MemoryStaging {
-    /// Nothing where one was published.
-    outputs: Arc<Mutex<BTreeMap<usize, Option<Vec<u8>>>>>,
+    outputs: Arc<Mutex<Vec<Staged>>>,
+    provenance: Provenance,
     faults: Arc<dyn Faults>,
 }
 
 impl MemoryStaging {
+    fn meta(&self, index: usize) -> Result<OutputMeta, StoreError> {
+        let never = || StoreError::Impossible(format!("output number {index} was never created"));
+        self.outputs.lock().unwrap().get(index).map(|(meta, _)| meta.clone()).ok_or_else(never)
+    }
+
     fn take(&self, index: usize) -> Option<Bytes> {
-        let mut outputs = self.outputs.lock().unwrap();
-        outputs.entry(index).or_insert_with(|| Some(Vec::new())).take().map(Bytes::from)
+        self.outputs.lock().unwrap()[index].1.take().map(Bytes::from)
     }
 }
 
 impl Outputs for MemoryStaging {
+    fn create(&self, meta: OutputMeta) {
+        self.outputs.lock().unwrap().push((meta, Some(Vec::new())));
+    }
+
     fn write(&self, index: usize, bytes: Bytes) -> BoxFuture<'_, Result<(), IoError>> {
         Box::pin(async move {
             pass(&*self.faults, "write", When::Before, &index.to_string()).await.map_err(IoError::Unavailable)?;
-            match self.outputs.lock().unwrap().entry(index).or_insert_with(|| Some(Vec::new())) {
-                Some(output) => output.extend_from_slice(&bytes),
-                None => return Err(IoError::Unavailable(format!("output number {index} was published already"))),
+            match self.outputs.lock().unwrap().get_mut(index) {
+                Some((_, Some(output))) => output.extend_from_slice(&bytes),
+                _ => return Err(IoError::Unavailable(format!("output number {index} was published already"))),
             }
             Ok(())
         })

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::Path,
     sync::{Arc, OnceLock},
@@ -24,7 +25,7 @@ pub const BUCKET: &str = "bucket";
 /// Guests that may run at the same time, over all threads of a test.
 const SLOTS: usize = 64;
 
-const GUESTS: [&str; 8] = ["copy", "upper", "split", "skip", "reject", "flaky", "retry", "trap-mid-write"];
+pub const GUESTS: [&str; 8] = ["copy", "upper", "split", "skip", "reject", "flaky", "retry", "trap-mid-write"];
 
 /// What happens to an object. Its key ends with `.` and the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,8 +163,11 @@ pub fn config(retry: Retry, slots: usize) -> Config {
         routes: Kind::ALL.into_iter().map(route).collect(),
         has_default_routes: false,
         retry,
+        has_default_attempts: false,
         visibility_timeout: Duration::from_secs(30),
         slots,
+        concurrency: BTreeMap::new(),
+        bytes_in_flight: 256 << 20,
         drain_timeout: Duration::from_secs(20),
     }
 }

@@ -101,8 +101,8 @@ impl Store for LocalStore {
         free.await.map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
-    fn staging(&self) -> LocalStaging {
-        LocalStaging::new(&self.shared)
+    fn staging(&self, provenance: &Provenance) -> LocalStaging {
+        LocalStaging::new(&self.shared, provenance.clone())
     }
 
     async fn verify(&self, object: &LocalObject) -> Result<(), StoreError> {
@@ -115,27 +115,16 @@ impl Store for LocalStore {
         .await
     }
 
-    async fn publish(
-        &self,
-        staging: &LocalStaging,
-        index: usize,
-        meta: &OutputMeta,
-        provenance: &Provenance,
-        expect: &Expect,
-    ) -> Result<(), StoreError> {
-        let output = staging.output(index);
+    async fn publish(&self, staging: &LocalStaging, index: usize, expect: &Expect) -> Result<(), StoreError> {
+        let (OutputMeta { key, content_type, metadata }, output) = staging.output(index)?;
         let mut output = output.lock().await;
         let identity = staging.seal(&mut output, index).await?;
-        let record = Record {
-            provenance: provenance.clone(),
-            content_type: Some(meta.content_type.clone()),
-            metadata: meta.metadata.clone(),
-        };
+        let record = Record { provenance: staging.provenance().clone(), content_type: Some(content_type), metadata };
         // Two waits for the disk at the same time, both before anything is visible.
-        tokio::try_join!(staging.settle(index), self.record(&meta.key, &identity, &record, expect))?;
+        tokio::try_join!(staging.settle(index), self.record(&key, &identity, &record, expect))?;
 
         let (shared, name) = (Arc::clone(&self.shared), staging.file_name(index));
-        let (key, expect) = (meta.key.clone(), expect.clone());
+        let expect = expect.clone();
         blocking(move || shared.publish(&name, &key, &expect)).await?;
         *output = Output::Published;
         Ok(())

@@ -1,7 +1,6 @@
 //! Outputs of one call, in memory while they are small and in files once they are not.
 
 use std::{
-    collections::HashMap,
     fs::File,
     os::unix::fs::FileExt,
     sync::{
@@ -20,8 +19,8 @@ use tokio::sync::Mutex;
 use super::{Shared, blocking, into_io_error};
 use crate::{
     directory::{Identity, sync},
-    io::{BoxFuture, IoError, Outputs},
-    store::StoreError,
+    io::{BoxFuture, IoError, OutputMeta, Outputs},
+    store::{Provenance, StoreError},
 };
 
 /// What one output keeps in memory: fewer, larger writes, and none at all before a small output is wanted.
@@ -39,7 +38,8 @@ struct Area {
     shared: Arc<Shared>,
     /// Unique in this run of the host.
     number: u64,
-    outputs: BlockingMutex<HashMap<usize, Arc<Mutex<Output>>>>,
+    provenance: Provenance,
+    outputs: BlockingMutex<Vec<(OutputMeta, Arc<Mutex<Output>>)>>,
     buffered: AtomicUsize,
 }
 
@@ -57,20 +57,26 @@ pub(super) enum Output {
 }
 
 impl LocalStaging {
-    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, provenance: Provenance) -> Self {
         Self(Arc::new(Area {
             shared: Arc::clone(shared),
             number: shared.next_staging.fetch_add(1, Ordering::Relaxed),
+            provenance,
             outputs: BlockingMutex::default(),
             buffered: AtomicUsize::new(0),
         }))
     }
 
-    /// The output's state, which publishing holds until it is done.
-    pub(super) fn output(&self, index: usize) -> Arc<Mutex<Output>> {
-        let mut outputs = self.0.outputs.lock().unwrap_or_else(PoisonError::into_inner);
-        let empty = || Arc::new(Mutex::new(Output::Open { written: 0, buffer: Vec::new() }));
-        Arc::clone(outputs.entry(index).or_insert_with(empty))
+    /// How the output is to be stored, and its state, which publishing holds until it is done.
+    pub(super) fn output(&self, index: usize) -> Result<(OutputMeta, Arc<Mutex<Output>>), StoreError> {
+        let outputs = self.0.outputs.lock().unwrap_or_else(PoisonError::into_inner);
+        let never = || StoreError::Impossible(format!("output number {index} was never created"));
+        outputs.get(index).cloned().ok_or_else(never)
+    }
+
+    /// Where all of them come from.
+    pub(super) fn provenance(&self) -> &Provenance {
+        &self.0.provenance
     }
 
     /// The name of the output's file among the staged ones.
@@ -119,9 +125,14 @@ impl LocalStaging {
 }
 
 impl Outputs for LocalStaging {
+    fn create(&self, meta: OutputMeta) {
+        let empty = Arc::new(Mutex::new(Output::Open { written: 0, buffer: Vec::new() }));
+        self.0.outputs.lock().unwrap_or_else(PoisonError::into_inner).push((meta, empty));
+    }
+
     fn write(&self, index: usize, bytes: Bytes) -> BoxFuture<'_, Result<(), IoError>> {
         Box::pin(async move {
-            let output = self.output(index);
+            let (_, output) = self.output(index).map_err(into_io_error)?;
             let mut output = output.lock().await;
             // Broken unless this comes to its end.
             let state = std::mem::replace(&mut *output, Output::Broken);
@@ -174,7 +185,7 @@ impl Area {
 impl Drop for Area {
     fn drop(&mut self) {
         let outputs = std::mem::take(self.outputs.get_mut().unwrap_or_else(PoisonError::into_inner));
-        let left = outputs.into_iter().filter(|(_, output)| {
+        let left = outputs.into_iter().enumerate().filter(|(_, (_, output))| {
             // Somebody who still holds the output is a write that was cancelled on its way to the file.
             !matches!(output.try_lock().as_deref(), Ok(Output::Published | Output::Open { written: 0, .. }))
         });

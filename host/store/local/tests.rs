@@ -59,6 +59,10 @@ fn output(key: &str) -> OutputMeta {
     OutputMeta { key: key.to_owned(), content_type: "text/plain".to_owned(), metadata: Vec::new() }
 }
 
+fn nowhere() -> Provenance {
+    Provenance { source_key: String::new(), source_etag: String::new(), source_version: None, plugins: vec![] }
+}
+
 /// Renames by hand what a move would have, up to the moment of the crash.
 fn take_away(bucket: &Bucket, key: &str) {
     let transit = bucket.path(".gristmill/staging/moving").join(key);
@@ -265,17 +269,12 @@ async fn what_is_in_the_way_of_an_output_is_named() {
     fs::create_dir(bucket.path("processed/folder")).unwrap();
     symlink(outside.path(), bucket.path("processed/link")).unwrap();
     let long = format!("processed/{}", "n".repeat(300));
-    let staging = bucket.store.staging();
     let keys = ["processed/file/b", "processed/folder", "processed/link/b", &long, "processed/../b", ".gristmill/lock"];
     for key in keys {
         for expect in [Expect::Absent, Expect::Etag("x".to_owned())] {
-            let provenance = Provenance {
-                source_key: String::new(),
-                source_etag: String::new(),
-                source_version: None,
-                plugins: vec![],
-            };
-            let outcome = bucket.store.publish(&staging, 0, &output(key), &provenance, &expect).await;
+            let staging = bucket.store.staging(&nowhere());
+            staging.create(output(key));
+            let outcome = bucket.store.publish(&staging, 0, &expect).await;
             match outcome {
                 Err(StoreError::Impossible(why)) => assert!(why.contains(key.rsplit('/').nth(1).unwrap()), "{why}"),
                 Err(StoreError::Exists(_)) if key == long && expect != Expect::Absent => {}
@@ -303,7 +302,9 @@ async fn a_move_that_cannot_be_leaves_the_source_in_its_place() {
 #[tokio::test]
 async fn staged_files_go_with_their_staging_or_the_next_start() {
     let bucket = Bucket::new();
-    let staging = bucket.store.staging();
+    let staging = bucket.store.staging(&nowhere());
+    staging.create(output("processed/a"));
+    staging.create(output("processed/b"));
     staging.write(0, vec![1; 3 << 20].into()).await.unwrap();
     staging.write(1, vec![1; 10].into()).await.unwrap();
     assert_eq!(bucket.staged(), 1);
@@ -328,7 +329,8 @@ fn an_output_whose_write_was_cancelled_is_not_published() {
         let bucket = Bucket::new();
         let (release, held) = std::sync::mpsc::channel();
         let hold = tokio::task::spawn_blocking(move || held.recv());
-        let staging = bucket.store.staging();
+        let staging = bucket.store.staging(&nowhere());
+        staging.create(output("processed/a"));
         let mut write = staging.write(0, vec![1; 3 << 20].into());
         std::future::poll_fn(|context| {
             assert!(write.as_mut().poll(context).is_pending());
@@ -340,9 +342,7 @@ fn an_output_whose_write_was_cancelled_is_not_published() {
         hold.await.unwrap().unwrap();
 
         assert!(staging.write(0, vec![2].into()).await.is_err());
-        bucket.write("uploads/a", "x");
-        let object = bucket.store.open("uploads/a").await.unwrap();
-        let outcome = bucket.store.publish(&staging, 0, &output("processed/a"), &from(&object), &Expect::Absent).await;
+        let outcome = bucket.store.publish(&staging, 0, &Expect::Absent).await;
         assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
         assert_eq!(bucket.read("processed/a"), None);
     });

@@ -1,4 +1,11 @@
-//! `gristmill check`: everything that is wrong with a configuration and its plugins, at once.
+//! `gristmill check`: everything that is wrong with a configuration and its plugins, at once; and on request with
+//! what it names.
+
+mod bucket;
+mod directory;
+mod finding;
+mod live;
+mod queue;
 
 use std::process::ExitCode;
 
@@ -8,11 +15,12 @@ use crate::{
     registry::{self, Catalog},
 };
 
-/// Reports what is wrong, or says what the configuration comes to.
+/// Reports what is wrong, or says what the configuration comes to. With `live` it goes on to look at the bucket
+/// and the queue, or the directory.
 ///
 /// # Errors
-/// With all problems, when there are any.
-pub fn check(config: Result<Config, Fatal>) -> Result<ExitCode, Fatal> {
+/// With all problems of the configuration, when there are any.
+pub fn check(config: Result<Config, Fatal>, live: bool, as_json: bool) -> Result<ExitCode, Fatal> {
     let config = config?;
     let mut problems = Vec::new();
     let catalog = match &config.plugins {
@@ -53,9 +61,33 @@ pub fn check(config: Result<Config, Fatal>) -> Result<ExitCode, Fatal> {
         Place::Bucket { bucket, .. } => format!("bucket {bucket}"),
     };
     let routes = config.routes.len();
-    println!(
-        "good: {place}, {} to {}, {routes} routes, {} slots",
+    let summary = format!(
+        "{place}, {} to {}, {routes} routes, {} slots",
         config.source_prefix, config.destination_prefix, config.slots
     );
+    if live {
+        return live::check(&config, &summary, as_json);
+    }
+    println!("good: {summary}");
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use crate::config::{Config, Overrides, Sources, load};
+
+    /// A configuration of a bucket, with more in its file.
+    pub fn config(more: &str) -> Config {
+        let file = format!("bucket = \"bucket\"\nqueue_url = \"https://sqs.r.amazonaws.com/1/q\"\n{more}");
+        let sources = Sources {
+            file: Some(("gristmill.toml".into(), file)),
+            env: BTreeMap::new(),
+            overrides: Overrides::default(),
+            cores: 1,
+            is_directory: |_| false,
+        };
+        load(sources).unwrap()
+    }
 }

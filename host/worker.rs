@@ -167,6 +167,21 @@ impl<Q: Queue, S: Store> Shared<Q, S> {
         self.queue_is_down.load(Ordering::Relaxed) || self.store_is_down.load(Ordering::Relaxed)
     }
 
+    /// Whether the store is down is what the last job found. That is logged when it changes: with some styles
+    /// of report nothing else would tell.
+    fn learn(&self, outcome: &Outcome) {
+        let outage = match outcome {
+            Outcome::Ignored(_) | Outcome::Cancelled => return,
+            Outcome::Failed(failure) if failure.class == Class::Infrastructure => Some(&*failure.reason),
+            _ => None,
+        };
+        match (self.store_is_down.swap(outage.is_some(), Ordering::Relaxed), outage) {
+            (false, Some(reason)) => tracing::error!(reason, "outage, polling pauses until an object gets through"),
+            (true, None) => tracing::info!("the outage is over"),
+            _ => {}
+        }
+    }
+
     fn drain_deadline(&self) -> Instant {
         Instant::now() + self.context.config.drain_timeout
     }
@@ -301,10 +316,7 @@ impl<Q: Queue, S: Store> Delivery<Q, S> {
 
     async fn one(&self, event: &ObjectEvent) -> Outcome {
         let outcome = job::run(&self.shared.context, event, self.attempt, &self.seat, &self.cancel).await;
-        match &outcome {
-            Outcome::Ignored(_) | Outcome::Cancelled => {}
-            other => self.shared.store_is_down.store(is_outage(other), Ordering::Relaxed),
-        }
+        self.shared.learn(&outcome);
         outcome
     }
 }

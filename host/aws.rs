@@ -13,13 +13,10 @@ use aws_smithy_http_client::{
     tls::{Provider, rustls_provider::CryptoMode},
 };
 
-use crate::text::printable;
+use crate::text::{causes, printable};
 
 /// What is shown of a text of a service.
 const SHOWN: usize = 500;
-
-/// Errors within an error that are worth a look: what a resolver or a TLS stack says is the innermost.
-const CAUSES: usize = 8;
 
 /// How long the other side may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -75,11 +72,7 @@ where
     let words = match service {
         // Below its first line AWS repeats what was signed.
         Some((code, message)) => format!("{code}: {}", message.lines().next().unwrap_or_default()),
-        None => {
-            let causes =
-                std::iter::successors(Some(&error as &(dyn Error + 'static)), |&error| error.source()).take(CAUSES);
-            causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-        }
+        None => causes(&error),
     };
     printable(words.trim_end_matches(": "), SHOWN)
 }

@@ -1,4 +1,24 @@
-//! Text from guests, keys and files, made safe to print.
+//! Text from guests, keys and files, made safe to print, and errors as text.
+
+use std::error::Error;
+
+/// Errors within an error that are worth a look: what a resolver or a TLS stack says is the innermost.
+const CAUSES: usize = 8;
+
+/// What each error in the chain says, outermost first, without repetitions.
+#[must_use]
+pub fn causes(error: &(dyn Error + 'static)) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next.filter(|_| texts.len() < CAUSES) {
+        let text = error.to_string();
+        if texts.iter().all(|known| !known.contains(&text)) {
+            texts.push(text);
+        }
+        next = error.source();
+    }
+    texts.join(": ")
+}
 
 /// `text` with control characters escaped (`\n`, `\u{1b}`), cut to about `max` bytes with a mark where
 /// it was cut. What comes out is one line that cannot steer a terminal or forge a log line.

@@ -170,11 +170,10 @@ impl<Q: Queue, S: Store> Shared<Q, S> {
     /// Whether the store is down is what the last job found. That is logged when it changes: with some styles
     /// of report nothing else would tell.
     fn learn(&self, outcome: &Outcome) {
-        let outage = match outcome {
-            Outcome::Ignored(_) | Outcome::Cancelled => return,
-            Outcome::Failed(failure) if failure.class == Class::Infrastructure => Some(&*failure.reason),
-            _ => None,
-        };
+        if matches!(outcome, Outcome::Ignored(_) | Outcome::Cancelled) {
+            return;
+        }
+        let outage = outage(outcome);
         match (self.store_is_down.swap(outage.is_some(), Ordering::Relaxed), outage) {
             (false, Some(reason)) => tracing::error!(reason, "outage, polling pauses until an object gets through"),
             (true, None) => tracing::info!("the outage is over"),
@@ -321,8 +320,12 @@ impl<Q: Queue, S: Store> Delivery<Q, S> {
     }
 }
 
-fn is_outage(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Failed(failure) if failure.class == Class::Infrastructure)
+/// What was down, if that is why nothing came of an object.
+fn outage(outcome: &Outcome) -> Option<&str> {
+    match outcome {
+        Outcome::Failed(failure) if failure.class == Class::Infrastructure => Some(&failure.reason),
+        _ => None,
+    }
 }
 
 /// What happens to a whole message. While any of its objects may still get further it comes back, since
@@ -339,7 +342,8 @@ impl<Q: Queue, S: Store> Delivery<Q, S> {
     /// Acknowledges, releases, backs off or dead-letters the message, and tells what came of it.
     async fn settle(self, results: Vec<(String, Outcome)>) {
         let fate = self.fate(&results);
-        let was_attempt = !matches!(fate, Fate::Release) && !results.iter().any(|(_, outcome)| is_outage(outcome));
+        let was_attempt =
+            !matches!(fate, Fate::Release) && !results.iter().any(|(_, outcome)| outage(outcome).is_some());
         let settled = self.carry_out(&fate, was_attempt).await;
         match fate {
             Fate::Acknowledge | Fate::DeadLetter(..) => self.shared.forget(&self.message),

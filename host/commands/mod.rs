@@ -11,6 +11,13 @@ use std::{fmt, process::ExitCode};
 
 use tokio::runtime::{Builder, Runtime};
 
+use crate::{
+    aws,
+    config::{Bucket, Config},
+    queue::sqs::SqsQueue,
+    store::s3::S3Store,
+};
+
 /// Why the process ends without having done what it was asked to. The codes are those of sysexits.h.
 #[derive(Debug, thiserror::Error)]
 pub enum Fatal {
@@ -50,4 +57,13 @@ pub const LOCAL_BUCKET: &str = "local";
 fn runtime() -> Result<Runtime, Fatal> {
     let built = Builder::new_current_thread().enable_all().build();
     built.map_err(|error| Fatal::Failed(format!("cannot start: {error}")))
+}
+
+/// The queue and the store of a bucket. Only the queue is asked anything yet.
+async fn connect(bucket: &Bucket, config: &Config) -> Result<(SqsQueue, S3Store), Fatal> {
+    let clients = aws::clients(bucket.region.as_deref(), bucket.path_style).await;
+    let dead = bucket.dead_letter_queue_url.as_deref();
+    let queue = SqsQueue::connect(clients.sqs, &bucket.queue_url, dead, config.visibility_timeout).await;
+    let store = S3Store::new(clients.s3, &bucket.name, bucket.copy_in_parts_above);
+    Ok((queue.map_err(Fatal::failed)?, store))
 }

@@ -156,7 +156,7 @@ fn run_all(
 ) -> Result<ExitCode, Fatal> {
     std::fs::create_dir_all(output)
         .map_err(|error| Fatal::Failed(format!("cannot make {}: {error}", output.display())))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Fatal::failed)?;
+    let runtime = super::runtime()?;
     let mut code = ExitCode::SUCCESS;
     for input in inputs {
         let shown = input.display();

@@ -14,7 +14,6 @@ use super::{
     out::{Out, complain},
 };
 use crate::{
-    aws,
     config::{Config, Place},
     event::{self, ObjectEvent},
     key,
@@ -56,18 +55,13 @@ pub fn reconcile(config: &Config, how: &How) -> Result<ExitCode, Fatal> {
             ));
             Ok(ExitCode::SUCCESS)
         }
-        Place::Bucket { bucket, region, queue_url, dead_letter_queue_url, path_style, copy_in_parts_above } => {
-            super::runtime()?.block_on(async {
-                let clients = aws::clients(region.as_deref(), *path_style).await;
-                let dead = dead_letter_queue_url.as_deref();
-                let queue = SqsQueue::connect(clients.sqs, queue_url, dead, config.visibility_timeout).await;
-                let queue = queue.map_err(Fatal::failed)?;
-                let dead = if how.include_dead { Dead::default() } else { Dead::on(&queue, bucket).await? };
-                let store = S3Store::new(clients.s3, bucket, *copy_in_parts_above);
-                let judge = Judge { bucket, dead, before: SystemTime::now().checked_sub(how.older_than) };
-                walk(&store, &queue, &config.source_prefix, &judge, how).await
-            })
-        }
+        Place::Bucket(bucket) => super::runtime()?.block_on(async {
+            let (queue, store) = super::connect(bucket, config).await?;
+            let bucket = bucket.name.as_str();
+            let dead = if how.include_dead { Dead::default() } else { Dead::on(&queue, bucket).await? };
+            let judge = Judge { bucket, dead, before: SystemTime::now().checked_sub(how.older_than) };
+            walk(&store, &queue, &config.source_prefix, &judge, how).await
+        }),
     }
 }
 

@@ -11,8 +11,7 @@ use tokio::{
 
 use super::{Fatal, LOCAL_BUCKET};
 use crate::{
-    aws,
-    config::{Config, Place, Plugins},
+    config::{Bucket, Config, Place, Plugins},
     directory::Lock,
     io::BoxFuture,
     job::Context,
@@ -21,11 +20,10 @@ use crate::{
         DeadMessage, Queue,
         intake::Intake,
         local::{Clock, LocalQueue},
-        sqs::SqsQueue,
     },
     registry::{Catalog, Registry},
     report::{Reporter, Style, Summary},
-    store::{Store, local::LocalStore, s3::S3Store},
+    store::{Store, local::LocalStore},
     text,
     worker::{Shutdown, Worker},
 };
@@ -73,7 +71,7 @@ pub fn serve(
     let how = How { until_idle, style, bar, guests: guests.handle().clone() };
     let served = match config.place.clone() {
         Place::Directory(directory) => control.block_on(serve_directory(config, &directory, how)),
-        Place::Bucket { .. } => control.block_on(serve_bucket(config, cache, how)),
+        Place::Bucket(bucket) => control.block_on(serve_bucket(config, bucket, cache, how)),
     };
     guests.shutdown_timeout(THREADS_END);
     control.shutdown_timeout(THREADS_END);
@@ -129,21 +127,13 @@ async fn serve_directory(config: Config, directory: &Path, how: How) -> Result<S
 }
 
 /// SQS and S3.
-async fn serve_bucket(mut config: Config, cache: Option<Cache>, how: How) -> Result<Summary, Fatal> {
-    let Place::Bucket { bucket, region, queue_url, dead_letter_queue_url, path_style, copy_in_parts_above } =
-        config.place.clone()
-    else {
-        return Err(Fatal::Failed("a directory is no bucket".to_owned()));
-    };
+async fn serve_bucket(mut config: Config, bucket: Bucket, cache: Option<Cache>, how: How) -> Result<Summary, Fatal> {
     let registry = registry(&config, cache)?;
-    let clients = aws::clients(region.as_deref(), path_style).await;
-    let queue = SqsQueue::connect(clients.sqs, &queue_url, dead_letter_queue_url.as_deref(), config.visibility_timeout);
-    let queue = queue.await.map_err(Fatal::failed)?;
+    let (queue, store) = super::connect(&bucket, &config).await?;
     let queue = Arc::new(if how.until_idle { queue.with_short_polls() } else { queue });
     if let Some(most) = queue.max_receives().filter(|_| config.has_default_attempts) {
         config.retry.max_attempts = most;
     }
-    let store = S3Store::new(clients.s3, &bucket, copy_in_parts_above);
     let left: Left = {
         let queue = Arc::clone(&queue);
         Arc::new(move || {
@@ -152,7 +142,7 @@ async fn serve_bucket(mut config: Config, cache: Option<Cache>, how: How) -> Res
         })
     };
     let idle = how.until_idle.then_some(Idle { check: REMOTE_IDLE_CHECK, looks: REMOTE_IDLE_LOOKS });
-    run(config, bucket, store, queue, &registry, how, left, idle).await
+    run(config, bucket.name, store, queue, &registry, how, left, idle).await
 }
 
 /// How many messages are left, as far as that is known.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Overrides, Place,
+    Bucket, Overrides, Place,
     document::Table,
     environment::Environment,
     error::{Located, Origin, Problems},
@@ -122,14 +122,14 @@ impl Layers<'_> {
         let (origin, missing) = match (bucket, queue_url) {
             (Some(bucket), Some(queue_url)) => {
                 let region = region.map(|given| given.value);
-                return Some(Place::Bucket {
-                    bucket: bucket.value,
+                return Some(Place::Bucket(Bucket {
+                    name: bucket.value,
                     region,
                     queue_url: queue_url.value,
                     dead_letter_queue_url: dead_letter_queue_url.map(|given| given.value),
                     path_style: path_style.is_some_and(|given| given.value),
                     copy_in_parts_above: copy_in_parts_above.map_or(*COPY_IN_PARTS.end(), |given| given.value),
-                });
+                }));
             }
             (Some(bucket), None) => (bucket.origin, "the bucket has no queue beside it; set `queue_url` too"),
             (None, Some(queue_url)) => (queue_url.origin, "the queue has no bucket beside it; set `bucket` too"),

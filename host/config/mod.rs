@@ -100,21 +100,25 @@ impl Config {
 pub enum Place {
     /// Local mode: the directory is the bucket.
     Directory(PathBuf),
-    /// A bucket and the queue of its events.
-    Bucket {
-        /// The bucket's name.
-        bucket: String,
-        /// The AWS region; the SDK's own rules apply when absent.
-        region: Option<String>,
-        /// The SQS queue's URL.
-        queue_url: String,
-        /// Where messages go that are given up; the queue's own redrive policy says so when absent.
-        dead_letter_queue_url: Option<String>,
-        /// `https://endpoint/bucket/key` instead of `https://bucket.endpoint/key`, as most other stores want.
-        path_style: bool,
-        /// Objects larger than this many bytes are copied in parts.
-        copy_in_parts_above: u64,
-    },
+    /// SQS and S3.
+    Bucket(Bucket),
+}
+
+/// A bucket and the queue of its events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bucket {
+    /// The bucket's name.
+    pub name: String,
+    /// The AWS region; the SDK's own rules apply when absent.
+    pub region: Option<String>,
+    /// The SQS queue's URL.
+    pub queue_url: String,
+    /// Where messages go that are given up; the queue's own redrive policy says so when absent.
+    pub dead_letter_queue_url: Option<String>,
+    /// `https://endpoint/bucket/key` instead of `https://bucket.endpoint/key`, as most other stores want.
+    pub path_style: bool,
+    /// Objects larger than this many bytes are copied in parts.
+    pub copy_in_parts_above: u64,
 }
 
 impl Place {
@@ -122,7 +126,7 @@ impl Place {
     pub fn directory(&self) -> Option<&Path> {
         match self {
             Self::Directory(directory) => Some(directory),
-            Self::Bucket { .. } => None,
+            Self::Bucket(_) => None,
         }
     }
 }

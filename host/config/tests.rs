@@ -149,15 +149,14 @@ fn a_workers_environment_is_enough() {
     );
     given.file = None;
     let config = load(given).unwrap();
-    let (bucket, region) = ("photos".to_owned(), Some("eu-west-1".to_owned()));
-    let expected = Place::Bucket {
-        bucket,
-        region,
+    let expected = Place::Bucket(Bucket {
+        name: "photos".to_owned(),
+        region: Some("eu-west-1".to_owned()),
         queue_url: "https://sqs/1/q".to_owned(),
         dead_letter_queue_url: None,
         path_style: false,
         copy_in_parts_above: 5 << 30,
-    };
+    });
     assert_eq!(config.place, expected);
     assert_eq!((config.source_prefix.as_str(), config.destination_prefix.as_str()), ("in/", "out/"));
     assert_eq!(config.plugins, Plugins::BuiltIn);

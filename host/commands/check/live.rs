@@ -10,7 +10,7 @@ use super::{
 use crate::{
     aws,
     commands::{Fatal, out::Out},
-    config::{Config, Place},
+    config::{Bucket, Config, Place},
     queue::sqs::survey as queue_survey,
     store::s3::survey as bucket_survey,
 };
@@ -20,7 +20,7 @@ pub(super) fn check(config: &Config, summary: &str, as_json: bool) -> Result<Exi
     let mut findings = vec![Finding::ok("configuration", summary)];
     match &config.place {
         Place::Directory(path) => findings.extend(directory::judge(&directory::look(path), path)),
-        Place::Bucket { .. } => findings.extend(crate::commands::runtime()?.block_on(look(config))),
+        Place::Bucket(bucket) => findings.extend(crate::commands::runtime()?.block_on(look(bucket, config))),
     }
     let mut out = Out::new();
     for finding in &findings {
@@ -34,14 +34,11 @@ pub(super) fn check(config: &Config, summary: &str, as_json: bool) -> Result<Exi
     Ok(if has_errors { ExitCode::from(78) } else { ExitCode::SUCCESS })
 }
 
-async fn look(config: &Config) -> Vec<Finding> {
-    let Place::Bucket { bucket, region, queue_url, dead_letter_queue_url, path_style, .. } = &config.place else {
-        return Vec::new();
-    };
-    let clients = aws::clients(region.as_deref(), *path_style).await;
-    let facts = queue_survey::survey(&clients.sqs, queue_url).await;
+async fn look(bucket: &Bucket, config: &Config) -> Vec<Finding> {
+    let clients = aws::clients(bucket.region.as_deref(), bucket.path_style).await;
+    let facts = queue_survey::survey(&clients.sqs, &bucket.queue_url).await;
     let redrive = facts.attributes.as_ref().ok().and_then(|attributes| attributes.redrive.as_ref());
-    let dead_url = match (dead_letter_queue_url, redrive) {
+    let dead_url = match (&bucket.dead_letter_queue_url, redrive) {
         (Some(url), _) => Some(Ok(url.clone())),
         (None, Some(redrive)) => Some(queue_survey::url_of(&clients.sqs, &redrive.target).await),
         (None, None) => None,
@@ -55,7 +52,8 @@ async fn look(config: &Config) -> Vec<Finding> {
     let mut findings = queue::judge(&queue::Facts { queue: &facts, dead }, config);
 
     let arn = facts.attributes.as_ref().ok().and_then(|attributes| attributes.arn.as_deref());
-    let found = bucket_survey::survey(&clients.s3, bucket, &config.source_prefix, &config.destination_prefix).await;
-    findings.extend(bucket::judge(&found, bucket, arn, config));
+    let found =
+        bucket_survey::survey(&clients.s3, &bucket.name, &config.source_prefix, &config.destination_prefix).await;
+    findings.extend(bucket::judge(&found, &bucket.name, arn, config));
     findings
 }

@@ -58,7 +58,7 @@ pub fn check(config: Result<Config, Fatal>, live: bool, as_json: bool) -> Result
     }
     let place = match &config.place {
         Place::Directory(directory) => directory.display().to_string(),
-        Place::Bucket { bucket, .. } => format!("bucket {bucket}"),
+        Place::Bucket(bucket) => format!("bucket {}", bucket.name),
     };
     let routes = config.routes.len();
     let summary = format!(

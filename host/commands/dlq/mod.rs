@@ -8,14 +8,12 @@ use std::{path::Path, process::ExitCode, sync::Arc};
 
 use super::{Fatal, out::Out};
 use crate::{
-    aws,
     cli::DlqCommand,
     config::{Config, Place},
     directory::STATE,
     queue::{
         DeadLetters, QueueError,
         local::{Clock, LocalDeadLetters, LocalQueue},
-        sqs::SqsQueue,
     },
 };
 use act::{Act, Verb};
@@ -32,11 +30,8 @@ pub fn run(command: DlqCommand, config: &Config) -> Result<ExitCode, Fatal> {
                 let queue = Arc::new(open(directory, config)?);
                 on(command, async || Ok(LocalDeadLetters::new(Arc::clone(&queue)))).await
             }
-            Place::Bucket { region, queue_url, dead_letter_queue_url, path_style, .. } => {
-                let clients = aws::clients(region.as_deref(), *path_style).await;
-                let dead = dead_letter_queue_url.as_deref();
-                let queue = SqsQueue::connect(clients.sqs, queue_url, dead, config.visibility_timeout).await;
-                let queue = queue.map_err(Fatal::failed)?;
+            Place::Bucket(bucket) => {
+                let (queue, _) = super::connect(bucket, config).await?;
                 on(command, async || queue.dead_letters()).await
             }
         }

@@ -117,16 +117,7 @@ fn advice(action: &str, url: &str, code: &str) -> Option<String> {
 
 /// No connection, no credentials, no region: the SDK says what in the causes of its error.
 fn without_answer<E: Error + 'static>(error: &SdkError<E>) -> String {
-    let mut causes = Vec::new();
-    let mut next: Option<&dyn Error> = Some(error);
-    while let Some(error) = next {
-        let text = error.to_string();
-        if causes.last() != Some(&text) {
-            causes.push(text);
-        }
-        next = error.source();
-    }
-    let text = text::printable(&causes.join(": "), SHOWN);
+    let text = text::printable(&text::causes(error), SHOWN);
     match text.to_ascii_lowercase().contains("credentials") {
         true => format!("{text}; give this host credentials: a role, a profile, or AWS_ACCESS_KEY_ID and its secret"),
         false => text,

@@ -8,12 +8,13 @@ use tokio::time;
 
 use super::{
     Shared,
-    error::{Operation, Refusal, causes},
+    error::{Operation, Refusal},
     requests::{quoted, unquoted},
 };
 use crate::{
     io::{Body, BoxFuture, IoError},
     store::ObjectMeta,
+    text::causes,
 };
 
 /// A read somewhere fetches as much, and the next ones find it: the directory of an archive is read in

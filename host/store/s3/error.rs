@@ -7,13 +7,14 @@ use aws_sdk_s3::{
     error::{ProvideErrorMetadata, SdkError},
 };
 
-use crate::{io::IoError, store::StoreError, text::printable};
+use crate::{
+    io::IoError,
+    store::StoreError,
+    text::{causes, printable},
+};
 
 /// What is shown of a text of the other side.
 const SHOWN: usize = 300;
-
-/// Errors within an error that are worth a look: what a resolver or a TLS stack says is the innermost.
-const CAUSES: usize = 8;
 
 /// Codes that speak of who asks, and so of every object alike. "Error responses" in the S3 API reference.
 const IDENTITY_CODES: &[&str] = &[
@@ -284,21 +285,6 @@ impl std::fmt::Display for Refusal {
         }
         f.write_str(printable(&self.message, SHOWN).trim_end_matches('.'))
     }
-}
-
-/// What each error in the chain says, outermost first, without repetitions. None of them prints a request, and
-/// so no secret.
-pub(super) fn causes(error: &(dyn Error + 'static)) -> String {
-    let mut texts: Vec<String> = Vec::new();
-    let mut next = Some(error);
-    while let Some(error) = next.filter(|_| texts.len() < CAUSES) {
-        let text = error.to_string();
-        if texts.iter().all(|known| !known.contains(&text)) {
-            texts.push(text);
-        }
-        next = error.source();
-    }
-    texts.join(": ")
 }
 
 /// The text of an element of an error document, which has no attributes.

@@ -12,6 +12,7 @@ mod from_file {
     mod guests;
     mod mutations;
     mod smith;
+    mod trust;
 }
 #[allow(dead_code, reason = "other tests use more of it")]
 mod support {

@@ -19,7 +19,7 @@ use tempfile::NamedTempFile;
 use super::{Fatal, LOCAL_BUCKET};
 use crate::{
     cli::PluginCommand,
-    config::Limits,
+    config::{Limits, Trust},
     io::{Body, BoxFuture, IoError, OutputMeta, Outputs},
     key,
     plugin::{Call, CallError, CallReport, Compiler, Digest, Engine, ObjectInfo, Plugin, Verdict},
@@ -49,7 +49,7 @@ pub(super) fn engine() -> Result<Arc<Engine>, Fatal> {
 
 fn list(directory: Option<&Path>, as_json: bool, compiler: &Compiler) -> Result<ExitCode, Fatal> {
     let catalog = match directory {
-        Some(directory) => registry::load_directory(&engine()?, compiler, directory),
+        Some(directory) => registry::load_directory(&engine()?, compiler, directory, &Trust::default()),
         None => registry::load_built_in(&engine()?, compiler),
     };
     let catalog = catalog.map_err(Fatal::failed)?;
@@ -138,7 +138,7 @@ fn load(plugin: &Path, compiler: &Compiler) -> Result<Plugin, Fatal> {
     let built_in = plugin.to_str().and_then(registry::built_in_bytes);
     let bytes = match built_in {
         Some(bytes) if !plugin.exists() => bytes.to_vec(),
-        _ => registry::read_plugin_file(plugin)
+        _ => registry::read_named_file(plugin)
             .map_err(|error| Fatal::Failed(format!("{}: {error}", plugin.display())))?,
     };
     let name = plugin.file_stem().map_or_else(|| "plugin".into(), |stem| stem.to_string_lossy());

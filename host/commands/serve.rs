@@ -223,7 +223,7 @@ fn registry(config: &Config, compiler: Compiler) -> Result<Registry, Fatal> {
     let engine = Engine::new(config.slots).map_err(Fatal::failed)?;
     match &config.plugins {
         Plugins::BuiltIn => Registry::built_in(&engine, &compiler),
-        Plugins::Directory(plugins) => Registry::watch(engine, compiler, plugins),
+        Plugins::Directory(plugins) => Registry::watch(engine, compiler, plugins, &config.trust),
     }
     .map_err(Fatal::failed)
 }

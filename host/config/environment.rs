@@ -16,6 +16,8 @@ pub(super) const KEYS: &[&str] = &[
     "source_prefix",
     "destination_prefix",
     "plugins",
+    "plugins_of_any_owner",
+    "plugins_by_links",
     "slots",
     "bytes_in_flight",
     "visibility_timeout",

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Config, ConfigErrors, Limits, MAX_VISIBILITY, Origin, Place, Plugins, Retry,
+    Config, ConfigErrors, Limits, MAX_VISIBILITY, Origin, Place, Plugins, Retry, Trust,
     document::Document,
     environment::Environment,
     error::{Located, Problems},
@@ -99,6 +99,8 @@ fn read(sources: &Sources, problems: &Problems) -> Option<Config> {
 
     let place = layers.place();
     let plugins = layers.path("plugins", overrides.plugins.as_deref().map(|path| ("--plugins", path)));
+    let any_owner = layers.flag("plugins_of_any_owner");
+    let links = layers.flag("plugins_by_links");
     let slots = layers.count("slots", ("--slots", overrides.slots), value::count(SLOTS));
     let bytes_in_flight = layers.scalar("bytes_in_flight", value::size(BYTES_IN_FLIGHT));
     let visibility_timeout = layers.scalar("visibility_timeout", value::duration(VISIBILITY));
@@ -140,6 +142,10 @@ fn read(sources: &Sources, problems: &Problems) -> Option<Config> {
         place,
         source_prefix,
         destination_prefix,
+        trust: Trust {
+            any_owner: any_owner.is_some_and(|given| given.value),
+            links: links.is_some_and(|given| given.value),
+        },
         plugins: plugins.map_or(Plugins::BuiltIn, |given| Plugins::Directory(given.value)),
         routes,
         has_default_routes,

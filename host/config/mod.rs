@@ -55,6 +55,8 @@ pub struct Config {
     pub destination_prefix: String,
     /// Where the plugins are.
     pub plugins: Plugins,
+    /// Which of the files there are taken.
+    pub trust: Trust,
     /// In order; the first that matches takes the object.
     pub routes: Vec<Route>,
     /// Whether nobody wrote `routes`: they then name the built-in plugins, whatever the directory holds.
@@ -138,6 +140,16 @@ pub enum Plugins {
     BuiltIn,
     /// Every `NAME.wasm` in a directory.
     Directory(PathBuf),
+}
+
+/// Which files of the plugin directory are taken. By default those that only this user and root can change, and that
+/// lie there themselves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// Files and a directory that others can change are taken, too: volumes of containers belong to anybody.
+    pub any_owner: bool,
+    /// `NAME.wasm` may be a link as the volumes of Kubernetes have them, through `..data`.
+    pub links: bool,
 }
 
 /// Which objects go to which plugins.

@@ -10,10 +10,10 @@ use std::{
 
 use super::{
     Catalog, Entry,
-    file::{FileError, Signature, read_plugin_file},
+    file::{self, FileError, Signature},
 };
 use crate::{
-    config::is_plugin_name,
+    config::{Trust, is_plugin_name},
     plugin::{Compiler, Digest, Engine, LoadError, Plugin},
     text,
 };
@@ -49,6 +49,14 @@ pub enum RegistryError {
         /// The system's reason.
         source: io::Error,
     },
+    /// Files could be put into the directory by others.
+    #[error("plugin directory {} {reason}", path.display())]
+    Untrusted {
+        /// As configured.
+        path: PathBuf,
+        /// Who could, and what to do about it.
+        reason: FileError,
+    },
     /// A plugin of the binary itself.
     #[error("built-in plugin: {0}")]
     BuiltIn(#[from] LoadError),
@@ -66,6 +74,7 @@ pub(super) struct Source {
     pub engine: Arc<Engine>,
     pub compiler: Compiler,
     pub directory: PathBuf,
+    pub trust: Trust,
 }
 
 /// What a scan of the directory found.
@@ -82,7 +91,6 @@ pub(super) struct Scan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Uncompiled {
     pub name: String,
-    pub path: PathBuf,
     /// What is to be compiled, and nothing else.
     pub digest: Digest,
 }
@@ -91,10 +99,20 @@ pub(super) struct Uncompiled {
 /// within reason.
 ///
 /// # Errors
-/// When the directory cannot be listed. A file in it that is no plugin is not an error: it is in the
+/// When the directory cannot be listed, or not trusted. A file in it that is no plugin is not an error: it is in the
 /// catalog as refused.
-pub fn load_directory(engine: &Arc<Engine>, compiler: &Compiler, directory: &Path) -> Result<Catalog, RegistryError> {
-    let source = Source { engine: Arc::clone(engine), compiler: compiler.clone(), directory: directory.to_owned() };
+pub fn load_directory(
+    engine: &Arc<Engine>,
+    compiler: &Compiler,
+    directory: &Path,
+    trust: &Trust,
+) -> Result<Catalog, RegistryError> {
+    let source = Source {
+        engine: Arc::clone(engine),
+        compiler: compiler.clone(),
+        directory: directory.to_owned(),
+        trust: trust.clone(),
+    };
     let (started, mut catalog) = (Instant::now(), Catalog::default());
     loop {
         let scan = source.scan(&catalog)?;
@@ -116,22 +134,22 @@ impl Source {
     /// before it in use.
     ///
     /// # Errors
-    /// When the directory itself cannot be listed.
+    /// When the directory itself cannot be listed, or not trusted.
     pub fn scan(&self, previous: &Catalog) -> Result<Scan, RegistryError> {
-        self.scan_files(previous).map_err(|source| RegistryError::Directory { path: self.directory.clone(), source })
+        let path = || self.directory.clone();
+        let unreadable = |source| RegistryError::Directory { path: path(), source };
+        let meta = fs::metadata(&self.directory).map_err(unreadable)?;
+        file::check_owner(&meta, &self.trust).map_err(|reason| RegistryError::Untrusted { path: path(), reason })?;
+        self.scan_files(previous).map_err(unreadable)
     }
 
     fn scan_files(&self, previous: &Catalog) -> io::Result<Scan> {
         let mut scan = Scan { catalog: Catalog::default(), uncompiled: Vec::new(), unsettled: false };
         for file in fs::read_dir(&self.directory)? {
-            let path = file?.path();
-            let Some(name) =
-                path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".wasm"))
-            else {
-                continue;
-            };
+            let file = file?.file_name();
+            let Some(name) = file.to_str().and_then(|name| name.strip_suffix(".wasm")) else { continue };
             let before = previous.entries.get(name).cloned().unwrap_or_default();
-            let meta = match fs::symlink_metadata(&path) {
+            let meta = match file::metadata(&self.directory, name, &self.trust) {
                 Ok(meta) => meta,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
@@ -144,24 +162,24 @@ impl Source {
                 scan.unsettled = true;
                 before
             } else {
-                self.load(name, &path, before, signature)
+                self.load(name, before, signature)
             };
             if let Some(digest) = entry.compiling {
-                scan.uncompiled.push(Uncompiled { name: name.to_owned(), path: path.clone(), digest });
+                scan.uncompiled.push(Uncompiled { name: name.to_owned(), digest });
             }
             scan.catalog.entries.insert(name.to_owned(), entry);
         }
         Ok(scan)
     }
 
-    fn load(&self, name: &str, path: &Path, before: Entry, signature: Signature) -> Entry {
+    fn load(&self, name: &str, before: Entry, signature: Signature) -> Entry {
         let entry = Entry { plugin: before.plugin.clone(), signature: Some(signature), ..Entry::default() };
         let refuse = |reason: String, digest| Entry { refused: Some(Refusal { reason, digest }), ..entry.clone() };
         if !is_plugin_name(name) {
             let shown = text::printable(name, name.len());
             return refuse(format!("`{shown}` cannot be a plugin's name: use a-z, 0-9, `-` and `_`"), None);
         }
-        let bytes = match read_plugin_file(path) {
+        let bytes = match file::read(&self.directory, name, &self.trust) {
             Ok(bytes) => bytes,
             // That may pass without the file being changed, so the next scan has to look again.
             Err(error @ FileError::Io(_)) => return Entry { signature: None, ..refuse(error.to_string(), None) },
@@ -181,7 +199,7 @@ impl Source {
 
     /// Compiles a file, unless it is another one by now: then the next scan knows.
     pub fn compile(&self, uncompiled: &Uncompiled) -> Option<Result<Plugin, LoadError>> {
-        let bytes = read_plugin_file(&uncompiled.path).ok()?;
+        let bytes = file::read(&self.directory, &uncompiled.name, &self.trust).ok()?;
         if Digest::of(&bytes) != uncompiled.digest {
             return None;
         }

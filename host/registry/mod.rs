@@ -9,6 +9,6 @@ mod load;
 mod watch;
 
 pub use catalog::{Catalog, Entry};
-pub use file::{FileError, read_plugin_file};
+pub use file::{FileError, read_named_file};
 pub use load::{Refusal, RegistryError, built_in_bytes, built_in_names, load_built_in, load_directory};
 pub use watch::Registry;

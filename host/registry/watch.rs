@@ -19,7 +19,10 @@ use super::{
     compiling::Compiling,
     load::{self, FIRST_SETTLED, RegistryError, Source, UNSETTLED},
 };
-use crate::plugin::{Compiler, Engine};
+use crate::{
+    config::Trust,
+    plugin::{Compiler, Engine},
+};
 
 /// Events that come closer together than this belong to one change.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -58,13 +61,18 @@ impl Registry {
     /// not ready comes later. `compiler` is stopped when this is dropped.
     ///
     /// # Errors
-    /// When the directory cannot be listed. A file in it that is no plugin is not an error: it is
+    /// When the directory cannot be listed, or not trusted. A file in it that is no plugin is not an error: it is
     /// reported and left out.
-    pub fn watch(engine: Arc<Engine>, compiler: Compiler, directory: &Path) -> Result<Self, RegistryError> {
+    pub fn watch(
+        engine: Arc<Engine>,
+        compiler: Compiler,
+        directory: &Path,
+        trust: &Trust,
+    ) -> Result<Self, RegistryError> {
         let (wake, woken) = sync_channel(1);
         // The watch is there before the first scan, so no change can fall between the two.
         let watcher = start_watcher(wake.clone(), directory);
-        let source = Source { engine, compiler, directory: directory.to_owned() };
+        let source = Source { engine, compiler, directory: directory.to_owned(), trust: trust.clone() };
         let tell = wake.clone();
         // A full channel means that somebody is about to look.
         let compiling = Compiling::start(&source, move || drop(tell.try_send(Wake::Look)));
@@ -160,7 +168,7 @@ impl Follow {
                         return;
                     }
                     if !std::mem::replace(&mut unreadable, true) {
-                        tracing::error!(%error, "cannot list the plugin directory, keeping the plugins loaded before");
+                        tracing::error!(%error, "cannot take plugins from the directory, keeping those loaded before");
                     }
                     RESCAN
                 }

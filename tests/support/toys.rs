@@ -11,7 +11,7 @@ use std::{
 };
 
 use gristmill::{
-    config::{Config, KeyPattern, Limits, Place, Plugins, Retry, Route, Use},
+    config::{Config, KeyPattern, Limits, Place, Plugins, Retry, Route, Trust, Use},
     event::{self, ObjectEvent},
     job::Context,
     plugin::{Compiler, Engine, Plugin},
@@ -160,6 +160,7 @@ pub fn config(retry: Retry, slots: usize) -> Config {
         source_prefix: "uploads/".to_owned(),
         destination_prefix: "processed/".to_owned(),
         plugins: Plugins::BuiltIn,
+        trust: Trust::default(),
         routes: Kind::ALL.into_iter().map(route).collect(),
         has_default_routes: false,
         retry,

@@ -26,13 +26,15 @@ pub fn check(config: Result<Config, Fatal>, compiler: &Compiler, live: bool, as_
     let mut problems = Vec::new();
     let catalog = match &config.plugins {
         Plugins::BuiltIn => None,
-        Plugins::Directory(directory) => match registry::load_directory(&plugin::engine()?, compiler, directory) {
-            Ok(catalog) => Some(catalog),
-            Err(error) => {
-                problems.push(error.to_string());
-                Some(Catalog::default())
+        Plugins::Directory(directory) => {
+            match registry::load_directory(&plugin::engine()?, compiler, directory, &config.trust) {
+                Ok(catalog) => Some(catalog),
+                Err(error) => {
+                    problems.push(error.to_string());
+                    Some(Catalog::default())
+                }
             }
-        },
+        }
     };
     if let Some(catalog) = &catalog {
         for (name, entry) in catalog.iter() {

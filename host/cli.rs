@@ -344,6 +344,35 @@ pub enum PluginCommand {
         #[arg(long)]
         force: bool,
     },
+    /// Make a pair of keys: NAME.key, which signs plugins, and NAME.pub, which checks signatures.
+    Keygen {
+        /// Where they go. Nothing is overwritten.
+        #[arg(short, long, value_name = "NAME", default_value = "gristmill", value_hint = ValueHint::FilePath)]
+        output: PathBuf,
+        /// Do not ask for a password to encrypt NAME.key with: for machines that sign.
+        #[arg(long)]
+        no_password: bool,
+    },
+    /// Sign plugins: writes FILE.sig beside each, in the format of minisign.
+    #[command(after_help = "A host that has `plugins_signed_by` in its configuration takes only signed plugins.")]
+    Sign {
+        /// The plugins.
+        #[arg(value_name = "FILE", required = true, value_hint = ValueHint::FilePath)]
+        files: Vec<PathBuf>,
+        /// The secret key, as `keygen` or minisign makes it.
+        #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        key: PathBuf,
+    },
+    /// Check the signatures of plugins.
+    #[command(after_help = "Exit codes: 0 each of them is signed, 1 one is not.")]
+    Verify {
+        /// The plugins, each with its FILE.sig beside it.
+        #[arg(value_name = "FILE", required = true, value_hint = ValueHint::FilePath)]
+        files: Vec<PathBuf>,
+        /// The public key: a file, or the line in it that begins with `RW`. More than one may be given.
+        #[arg(short, long, value_name = "KEY", required = true)]
+        public_key: Vec<String>,
+    },
 }
 
 /// Here, so that the logs know nothing of the command line.

@@ -7,6 +7,7 @@
 //!   bottom.
 //! - [`route`], [`key`] and [`retry`] decide, without doing anything.
 //! - [`registry`] knows which plugins there are; [`plugin`] runs one in its sandbox.
+//! - [`signing`] makes and checks the signatures of plugin files.
 //! - [`store`] holds the objects; [`io`] is where its bytes meet the plugin's calls,
 //!   [`provenance`] what it knows of where they came from.
 //! - [`aws`] connects to SQS and S3, and to what speaks like them.
@@ -31,6 +32,7 @@ pub mod registry;
 pub mod report;
 pub mod retry;
 pub mod route;
+pub mod signing;
 pub mod sqlite;
 pub mod store;
 pub mod telemetry;

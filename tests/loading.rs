@@ -11,6 +11,7 @@ mod from_file {
     mod errors;
     mod guests;
     mod mutations;
+    mod signatures;
     mod smith;
     mod trust;
 }

@@ -6,6 +6,7 @@ mod out;
 pub mod plugin;
 pub mod reconcile;
 pub mod serve;
+mod signing;
 
 use std::{fmt, process::ExitCode};
 

@@ -1,4 +1,4 @@
-//! `gristmill plugin`: list, inspect, and run one object without a queue.
+//! `gristmill plugin`: list, inspect, and run one object without a queue; signing has a file of its own.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use bytesize::ByteSize;
 use serde_json::json;
 use tempfile::NamedTempFile;
 
-use super::{Fatal, LOCAL_BUCKET};
+use super::{Fatal, LOCAL_BUCKET, signing};
 use crate::{
     cli::PluginCommand,
     config::{Limits, Trust},
@@ -39,6 +39,9 @@ pub fn run(command: PluginCommand, compiler: &Compiler) -> Result<ExitCode, Fata
             let settings = Arc::new(settings.into_iter().collect());
             run_all(&plugin, &inputs, &output, &settings, force)
         }
+        PluginCommand::Keygen { output, no_password } => signing::keygen(&output, no_password),
+        PluginCommand::Sign { files, key } => signing::sign(&files, &key),
+        PluginCommand::Verify { files, public_key } => signing::verify(&files, &public_key),
     }
 }
 
@@ -50,7 +53,7 @@ pub(super) fn engine() -> Result<Arc<Engine>, Fatal> {
 fn list(directory: Option<&Path>, as_json: bool, compiler: &Compiler) -> Result<ExitCode, Fatal> {
     let catalog = match directory {
         Some(directory) => registry::load_directory(&engine()?, compiler, directory, &Trust::default()),
-        None => registry::load_built_in(&engine()?, compiler),
+        None => registry::load_built_in(&engine()?, compiler, &Trust::default()),
     };
     let catalog = catalog.map_err(Fatal::failed)?;
     let mut out = io::stdout().lock();
@@ -327,7 +330,7 @@ fn unavailable(error: io::Error) -> IoError {
 }
 
 /// `gristmill plugin list | head` is no error.
-fn tolerate_closed_pipe(written: io::Result<()>) -> Result<(), Fatal> {
+pub(super) fn tolerate_closed_pipe(written: io::Result<()>) -> Result<(), Fatal> {
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Fatal::Failed(format!("cannot write to standard output: {error}")))

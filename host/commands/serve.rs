@@ -222,7 +222,7 @@ async fn wait_until_idle(idle: &Idle, left: &Left, shutdown: &Shutdown) {
 fn registry(config: &Config, compiler: Compiler) -> Result<Registry, Fatal> {
     let engine = Engine::new(config.slots).map_err(Fatal::failed)?;
     match &config.plugins {
-        Plugins::BuiltIn => Registry::built_in(&engine, &compiler),
+        Plugins::BuiltIn => Registry::built_in(&engine, &compiler, &config.trust),
         Plugins::Directory(plugins) => Registry::watch(engine, compiler, plugins, &config.trust),
     }
     .map_err(Fatal::failed)

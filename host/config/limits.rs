@@ -6,7 +6,7 @@ use super::{
     Limits, Retry,
     document::Table,
     error::{Located, Problems},
-    value::{count, duration, plugin_name, size},
+    value::{count, duration, plugin_name, sha256, size},
 };
 
 /// The most memory of one call, and so the size of a slot in the engine's pool.
@@ -76,23 +76,26 @@ pub(super) fn read_retry(mut table: Table<'_>, problems: &Problems) -> (Retry, b
     (retry, has_default_attempts)
 }
 
-/// Reads `[plugin.NAME]`: how many calls of each plugin there may be at the same time. No route needs to use
-/// the plugin, and no file needs to hold it yet.
-pub(super) fn read_concurrency(
+/// Reads `[plugin.NAME]`: how many calls of each plugin there may be at the same time, and which files it may come
+/// from. No route needs to use the plugin, and no file needs to hold it yet.
+pub(super) fn read_plugins(
     tables: Vec<(Located<String>, Table<'_>)>,
     problems: &Problems,
-) -> BTreeMap<String, usize> {
-    let mut concurrency = BTreeMap::new();
+) -> (BTreeMap<String, usize>, BTreeMap<String, Vec<String>>) {
+    let (mut concurrency, mut pins) = (BTreeMap::new(), BTreeMap::new());
     for (name, mut table) in tables {
         if let Err(message) = plugin_name(&name.value) {
             problems.add(name.origin, message);
         }
         if let Some(given) = table.scalar("concurrency", count(CONCURRENCY)) {
-            concurrency.insert(name.value, given.value);
+            concurrency.insert(name.value.clone(), given.value);
+        }
+        if let Some(given) = table.list("sha256", sha256) {
+            pins.insert(name.value, given.into_iter().map(|given| given.value).collect());
         }
         table.finish();
     }
-    concurrency
+    (concurrency, pins)
 }
 
 fn set<T>(field: &mut T, given: Option<Located<T>>) {

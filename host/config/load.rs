@@ -13,7 +13,7 @@ use super::{
     environment::Environment,
     error::{Located, Problems},
     layers::Layers,
-    limits::{read_concurrency, read_limits, read_retry},
+    limits::{read_limits, read_plugins, read_retry},
     routes::{Defaults, refuse_loop},
     value,
 };
@@ -101,6 +101,7 @@ fn read(sources: &Sources, problems: &Problems) -> Option<Config> {
     let plugins = layers.path("plugins", overrides.plugins.as_deref().map(|path| ("--plugins", path)));
     let any_owner = layers.flag("plugins_of_any_owner");
     let links = layers.flag("plugins_by_links");
+    let signed_by = layers.file.list("plugins_signed_by", value::public_key).unwrap_or_default();
     let slots = layers.count("slots", ("--slots", overrides.slots), value::count(SLOTS));
     let bytes_in_flight = layers.scalar("bytes_in_flight", value::size(BYTES_IN_FLIGHT));
     let visibility_timeout = layers.scalar("visibility_timeout", value::duration(VISIBILITY));
@@ -111,7 +112,7 @@ fn read(sources: &Sources, problems: &Problems) -> Option<Config> {
     let retry = file.table("retry", "[retry]").map(|table| read_retry(table, problems));
     let (retry, has_default_attempts) = retry.unwrap_or((Retry::default(), true));
     let named = file.named_tables("plugin", "[plugin.NAME]").unwrap_or_default();
-    let concurrency = read_concurrency(named, problems);
+    let (concurrency, pins) = read_plugins(named, problems);
     let defaults = Defaults {
         source_prefix: source_prefix.as_deref(),
         destination_prefix: destination_prefix.as_deref(),
@@ -145,6 +146,8 @@ fn read(sources: &Sources, problems: &Problems) -> Option<Config> {
         trust: Trust {
             any_owner: any_owner.is_some_and(|given| given.value),
             links: links.is_some_and(|given| given.value),
+            signed_by: signed_by.into_iter().map(|given| given.value).collect(),
+            pins,
         },
         plugins: plugins.map_or(Plugins::BuiltIn, |given| Plugins::Directory(given.value)),
         routes,

@@ -34,6 +34,8 @@ use std::{
     time::Duration,
 };
 
+use crate::signing::PublicKey;
+
 pub use self::{
     error::{ConfigError, ConfigErrors, Origin},
     limits::{MAX_MEMORY, MAX_VISIBILITY},
@@ -150,6 +152,11 @@ pub struct Trust {
     pub any_owner: bool,
     /// `NAME.wasm` may be a link as the volumes of Kubernetes have them, through `..data`.
     pub links: bool,
+    /// With one of these keys each file has to be signed, in a `NAME.wasm.sig` beside it. None: nothing has to be.
+    pub signed_by: Vec<PublicKey>,
+    /// SHA-256 in lower-case hexadecimal of the files that may be there by this name, for the plugins that somebody
+    /// pinned.
+    pub pins: BTreeMap<String, Vec<String>>,
 }
 
 /// Which objects go to which plugins.

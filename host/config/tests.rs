@@ -57,6 +57,38 @@ fn the_example_is_valid_and_its_defaults_are_true() {
     assert_eq!(config.destination_prefix, bare.destination_prefix);
     assert_eq!(config.bytes_in_flight, bare.bytes_in_flight);
     assert_eq!(config.concurrency("resize"), bare.concurrency("resize"), "the file repeats the default");
+    assert_eq!((&config.trust, &bare.trust), (&Trust::default(), &Trust::default()));
+}
+
+#[test]
+fn plugins_are_trusted_as_far_as_somebody_says() {
+    const KEY: &str = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
+    let [a, b] = ["aB".repeat(32), "0".repeat(64)];
+    let config = valid(&format!(
+        "directory = 'd'\nplugins_of_any_owner = true\nplugins_signed_by = ['{KEY}']\n[plugin.p]\nsha256 = '{a}'\n\
+         [plugin.q]\nsha256 = ['{a}', '{b}']\nconcurrency = 1"
+    ));
+    assert!(config.trust.any_owner && !config.trust.links);
+    assert_eq!(config.trust.signed_by.iter().map(ToString::to_string).collect::<Vec<_>>(), [KEY]);
+    assert_eq!(config.trust.pins["p"], ["ab".repeat(32)]);
+    assert_eq!(config.trust.pins["q"], ["ab".repeat(32), b]);
+    let given = sources("directory = 'd'", &[("GRISTMILL_PLUGINS_BY_LINKS", "true")]);
+    assert!(load(given).unwrap().trust.links);
+    for (lines, expected) in [
+        (
+            "plugins_signed_by = ['RWx']",
+            "2: `plugins_signed_by`: `RWx` is no public key of minisign; it is the line of a `.pub` file that begins with `RW`",
+        ),
+        // An empty list could mean that nothing has to be signed, or that nothing is good enough.
+        ("plugins_signed_by = []", "2: `plugins_signed_by`: the list is empty; leave it out instead"),
+        (
+            "[plugin.p]\nsha256 = 'abc'",
+            "3: `sha256`: `abc` is no SHA-256: 64 hexadecimal digits, as `gristmill plugin inspect` prints it",
+        ),
+        ("[plugin.p]\nsha256 = []", "3: `sha256`: the list is empty; leave it out instead"),
+    ] {
+        refused(lines, expected);
+    }
 }
 
 #[test]

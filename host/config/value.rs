@@ -5,6 +5,7 @@ use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr, time::
 use bytesize::ByteSize;
 
 use super::error::shown;
+use crate::signing::PublicKey;
 
 /// The longest prefix, bytes. Keys have 1,024: this leaves most of one to the path below the prefix.
 const MAX_PREFIX: usize = 512;
@@ -168,6 +169,19 @@ pub(super) fn content_type(text: &str) -> Result<String, String> {
         Some((kind, subtype)) if token(kind) && (subtype == "*" || token(subtype)) => Ok(text.to_ascii_lowercase()),
         _ => Err(format!("`{}` is not a content type; write it like `image/png` or `image/*`", shown(text))),
     }
+}
+
+/// A key that plugins may be signed with.
+pub(super) fn public_key(text: &str) -> Result<PublicKey, String> {
+    PublicKey::parse(text).map_err(|why| format!("`{}` {why}", shown(text)))
+}
+
+/// A SHA-256 in hexadecimal, as `sha256sum` prints it, in lower case.
+pub(super) fn sha256(text: &str) -> Result<String, String> {
+    if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err(format!("`{}` is no SHA-256: 64 hexadecimal digits, as `gristmill plugin inspect` prints it", shown(text)))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{file::Signature, load::Refusal};
+use super::{file::Stamp, load::Refusal};
 use crate::plugin::{Digest, Plugin};
 
 /// Every plugin there is at one moment, by name.
@@ -20,8 +20,8 @@ pub struct Entry {
     pub refused: Option<Refusal>,
     /// What the file that is there now holds, while it is being compiled or waits for that.
     pub compiling: Option<Digest>,
-    /// The file as it was when it was last read.
-    pub(super) signature: Option<Signature>,
+    /// The file, and its signature where one is wanted, as they were when they were last read.
+    pub(super) stamp: Option<(Stamp, Option<Stamp>)>,
 }
 
 impl Catalog {

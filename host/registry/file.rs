@@ -45,7 +45,7 @@ const RELAX: &str = "set `plugins_of_any_owner`";
 
 /// Tells whether a file is the one that was read before, without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Signature {
+pub struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -53,7 +53,7 @@ pub struct Signature {
     changed: (i64, i64),
 }
 
-impl From<&fs::Metadata> for Signature {
+impl From<&fs::Metadata> for Stamp {
     fn from(meta: &fs::Metadata) -> Self {
         Self {
             device: meta.dev(),
@@ -84,23 +84,22 @@ pub(super) fn check_owner(meta: &fs::Metadata, trust: &Trust) -> Result<(), File
     Ok(())
 }
 
-/// What the system says of the directory's `NAME.wasm`.
-pub(super) fn metadata(directory: &Path, name: &str, trust: &Trust) -> io::Result<fs::Metadata> {
-    fs::symlink_metadata(place(directory, &format!("{name}.wasm"), trust))
+/// What the system says of a file of the directory.
+pub(super) fn metadata(directory: &Path, file: &str, trust: &Trust) -> io::Result<fs::Metadata> {
+    fs::symlink_metadata(place(directory, file, trust))
 }
 
-/// The bytes of the directory's `NAME.wasm`, read once.
+/// The bytes of a file of the directory, read once.
 ///
 /// # Errors
 /// See [`FileError`].
-pub(super) fn read(directory: &Path, name: &str, trust: &Trust) -> Result<Vec<u8>, FileError> {
-    let file = format!("{name}.wasm");
-    let path = place(directory, &file, trust);
+pub(super) fn read(directory: &Path, file: &str, trust: &Trust) -> Result<Vec<u8>, FileError> {
+    let path = place(directory, file, trust);
     if let Some(folder) = path.parent().filter(|folder| *folder != directory) {
         check_owner(&fs::symlink_metadata(folder)?, trust)?;
     }
     match read_file(&path, trust) {
-        Err(FileError::NotRegular) if !trust.links && is_through_data(&path, &file) => Err(FileError::KubernetesLink),
+        Err(FileError::NotRegular) if !trust.links && is_through_data(&path, file) => Err(FileError::KubernetesLink),
         read => read,
     }
 }

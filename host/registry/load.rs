@@ -10,11 +10,12 @@ use std::{
 
 use super::{
     Catalog, Entry,
-    file::{self, FileError, Signature},
+    file::{self, FileError, Stamp},
 };
 use crate::{
     config::{Trust, is_plugin_name},
     plugin::{Compiler, Digest, Engine, LoadError, Plugin},
+    signing::{self, SignatureError},
     text,
 };
 
@@ -58,8 +59,13 @@ pub enum RegistryError {
         reason: FileError,
     },
     /// A plugin of the binary itself.
-    #[error("built-in plugin: {0}")]
-    BuiltIn(#[from] LoadError),
+    #[error("built-in plugin `{name}` {reason}")]
+    BuiltIn {
+        /// Which one.
+        name: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Neither a directory nor anything in the binary.
     #[error("this build carries no built-in plugins: run `make plugins` and build again, or name a plugin directory")]
     NoBuiltIn,
@@ -149,20 +155,16 @@ impl Source {
             let file = file?.file_name();
             let Some(name) = file.to_str().and_then(|name| name.strip_suffix(".wasm")) else { continue };
             let before = previous.entries.get(name).cloned().unwrap_or_default();
-            let meta = match file::metadata(&self.directory, name, &self.trust) {
-                Ok(meta) => meta,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            let signature = Signature::from(&meta);
-            let entry = if before.signature == Some(signature) {
+            let Some(meta) = self.metadata(&wasm(name))? else { continue };
+            let signature = if self.trust.signed_by.is_empty() { None } else { self.metadata(&sig(name))? };
+            let stamp = (Stamp::from(&meta), signature.as_ref().map(Stamp::from));
+            let entry = if before.stamp == Some(stamp) {
                 before
-            } else if meta.modified().is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age < QUIET))
-            {
+            } else if [Some(meta), signature].iter().flatten().any(is_fresh) {
                 scan.unsettled = true;
                 before
             } else {
-                self.load(name, before, signature)
+                self.load(name, before, stamp)
             };
             if let Some(digest) = entry.compiling {
                 scan.uncompiled.push(Uncompiled { name: name.to_owned(), digest });
@@ -172,20 +174,27 @@ impl Source {
         Ok(scan)
     }
 
-    fn load(&self, name: &str, before: Entry, signature: Signature) -> Entry {
-        let entry = Entry { plugin: before.plugin.clone(), signature: Some(signature), ..Entry::default() };
+    fn load(&self, name: &str, before: Entry, stamp: (Stamp, Option<Stamp>)) -> Entry {
+        let entry = Entry { plugin: before.plugin.clone(), stamp: Some(stamp), ..Entry::default() };
         let refuse = |reason: String, digest| Entry { refused: Some(Refusal { reason, digest }), ..entry.clone() };
         if !is_plugin_name(name) {
             let shown = text::printable(name, name.len());
             return refuse(format!("`{shown}` cannot be a plugin's name: use a-z, 0-9, `-` and `_`"), None);
         }
-        let bytes = match file::read(&self.directory, name, &self.trust) {
+        let bytes = match file::read(&self.directory, &wasm(name), &self.trust) {
             Ok(bytes) => bytes,
             // That may pass without the file being changed, so the next scan has to look again.
-            Err(error @ FileError::Io(_)) => return Entry { signature: None, ..refuse(error.to_string(), None) },
+            Err(error @ FileError::Io(_)) => return Entry { stamp: None, ..refuse(error.to_string(), None) },
             Err(error) => return refuse(error.to_string(), None),
         };
         let digest = Digest::of(&bytes);
+        match self.check_origin(name, digest, &bytes) {
+            Ok(()) => {}
+            Err(error) => {
+                let stamp = Some(stamp).filter(|_| !error.may_pass());
+                return Entry { stamp, ..refuse(error.to_string(), Some(digest)) };
+            }
+        }
         if before.plugin.as_ref().is_some_and(|plugin| plugin.digest == digest) {
             return entry;
         }
@@ -197,14 +206,81 @@ impl Source {
         }
     }
 
+    /// Whether the file is one that the configuration lets in.
+    fn check_origin(&self, name: &str, digest: Digest, bytes: &[u8]) -> Result<(), OriginError> {
+        check_pin(name, digest, &self.trust)?;
+        if self.trust.signed_by.is_empty() {
+            return Ok(());
+        }
+        let file = sig(name);
+        let signature = match file::read(&self.directory, &file, &self.trust) {
+            Ok(signature) => signature,
+            Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(OriginError::Unsigned(file));
+            }
+            Err(error) => return Err(OriginError::Unreadable(file, error)),
+        };
+        let text = str::from_utf8(&signature).map_err(|_| SignatureError::Malformed);
+        let checked = text.and_then(|text| signing::verify(&self.trust.signed_by, text, bytes));
+        checked.map(drop).map_err(|error| OriginError::Signature(file, error))
+    }
+
+    fn metadata(&self, file: &str) -> io::Result<Option<fs::Metadata>> {
+        match file::metadata(&self.directory, file, &self.trust) {
+            Ok(meta) => Ok(Some(meta)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Compiles a file, unless it is another one by now: then the next scan knows.
     pub fn compile(&self, uncompiled: &Uncompiled) -> Option<Result<Plugin, LoadError>> {
-        let bytes = file::read(&self.directory, &uncompiled.name, &self.trust).ok()?;
+        let bytes = file::read(&self.directory, &wasm(&uncompiled.name), &self.trust).ok()?;
         if Digest::of(&bytes) != uncompiled.digest {
             return None;
         }
         Some(Plugin::load(&self.engine, &self.compiler, &uncompiled.name, &bytes))
     }
+}
+
+/// Why a file is not let in.
+#[derive(Debug, thiserror::Error)]
+enum OriginError {
+    #[error("has the SHA-256 {0}, which is not among those of `plugin.{1}.sha256`")]
+    Pin(Digest, String),
+    #[error("is not signed: put its `{0}` beside it, as `gristmill plugin sign` makes it")]
+    Unsigned(String),
+    #[error("is not signed: its `{0}` {1}")]
+    Unreadable(String, FileError),
+    #[error("is not signed: its `{0}` {1}, of those in `plugins_signed_by`")]
+    Signature(String, SignatureError),
+}
+
+impl OriginError {
+    /// Whether it may be otherwise although no file has changed.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Unreadable(_, FileError::Io(_)))
+    }
+}
+
+fn check_pin(name: &str, digest: Digest, trust: &Trust) -> Result<(), OriginError> {
+    match trust.pins.get(name) {
+        Some(pins) if !pins.contains(&digest.to_string()) => Err(OriginError::Pin(digest, name.to_owned())),
+        _ => Ok(()),
+    }
+}
+
+fn wasm(name: &str) -> String {
+    format!("{name}.wasm")
+}
+
+fn sig(name: &str) -> String {
+    format!("{name}.wasm.sig")
+}
+
+/// Whether it may still be growing.
+fn is_fresh(meta: &fs::Metadata) -> bool {
+    meta.modified().is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age < QUIET))
 }
 
 impl Catalog {
@@ -221,10 +297,10 @@ impl Catalog {
             Some(Err(error)) => {
                 entry.refused = Some(Refusal { reason: error.to_string(), digest: Some(uncompiled.digest) });
                 if error.may_pass() {
-                    entry.signature = None;
+                    entry.stamp = None;
                 }
             }
-            None => entry.signature = None,
+            None => entry.stamp = None,
         }
     }
 }
@@ -239,15 +315,19 @@ pub fn built_in_bytes(name: &str) -> Option<&'static [u8]> {
     BUILT_IN.iter().find(|(built_in, _)| *built_in == name).map(|(_, bytes)| *bytes)
 }
 
-/// Compiles the plugins that the binary carries.
+/// Compiles the plugins that the binary carries. They are as trusted as the host, so nobody has to sign them, but those
+/// that are pinned have to be what they are pinned to.
 ///
 /// # Errors
-/// When there are none, or this host cannot run them.
-pub fn load_built_in(engine: &Arc<Engine>, compiler: &Compiler) -> Result<Catalog, RegistryError> {
+/// When there are none, this host cannot run them, or one is pinned to something else.
+pub fn load_built_in(engine: &Arc<Engine>, compiler: &Compiler, trust: &Trust) -> Result<Catalog, RegistryError> {
     if BUILT_IN.is_empty() {
         return Err(RegistryError::NoBuiltIn);
     }
-    let plugins: Result<Vec<_>, _> =
-        BUILT_IN.iter().map(|(name, bytes)| Plugin::load(engine, compiler, name, bytes)).collect();
-    Ok(Catalog::of(plugins?))
+    let load = |(name, bytes): &(&'static str, &'static [u8])| {
+        let refuse = |reason| RegistryError::BuiltIn { name, reason };
+        check_pin(name, Digest::of(bytes), trust).map_err(|error| refuse(error.to_string()))?;
+        Plugin::load(engine, compiler, name, bytes).map_err(|error| refuse(error.to_string()))
+    };
+    Ok(Catalog::of(BUILT_IN.iter().map(load).collect::<Result<Vec<_>, _>>()?))
 }

@@ -46,8 +46,8 @@ impl Registry {
     ///
     /// # Errors
     /// See [`RegistryError`].
-    pub fn built_in(engine: &Arc<Engine>, compiler: &Compiler) -> Result<Self, RegistryError> {
-        Ok(Self::fixed(load::load_built_in(engine, compiler)?))
+    pub fn built_in(engine: &Arc<Engine>, compiler: &Compiler, trust: &Trust) -> Result<Self, RegistryError> {
+        Ok(Self::fixed(load::load_built_in(engine, compiler, trust)?))
     }
 
     /// A catalog that never changes.

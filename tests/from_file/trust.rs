@@ -20,8 +20,13 @@ use crate::support::guests::{PATIENCE, bytes, engine};
 /// Neither root's nor that of whoever runs the tests.
 const SOMEBODY: u32 = 12_345;
 
-const ANY_OWNER: Trust = Trust { any_owner: true, links: false };
-const LINKS: Trust = Trust { any_owner: false, links: true };
+fn any_owner() -> Trust {
+    Trust { any_owner: true, ..Trust::default() }
+}
+
+fn links() -> Trust {
+    Trust { links: true, ..Trust::default() }
+}
 
 fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -91,7 +96,7 @@ fn a_directory_that_others_can_write_to_is_an_error_at_the_start() {
     let error = start(&Trust::default()).unwrap_err();
     let expected = format!("plugin directory {} can be written to by others (mode 0757)", directory.path().display());
     assert!(error.starts_with(&expected), "{error}");
-    assert_eq!(start(&ANY_OWNER), Ok(()));
+    assert_eq!(start(&any_owner()), Ok(()));
     set_mode(directory.path(), 0o755);
     assert_eq!(start(&Trust::default()), Ok(()));
 }
@@ -128,7 +133,7 @@ async fn a_directory_that_is_replaced_as_a_whole_is_found_by_the_next_scan() {
 
 #[tokio::test]
 async fn where_any_owner_is_trusted_files_are_taken_whoever_can_change_them() {
-    let mut fixture = Fixture::trusting(&ANY_OWNER, Compiler::in_process(), &[]);
+    let mut fixture = Fixture::trusting(&any_owner(), Compiler::in_process(), &[]);
     set_mode(fixture.directory.path(), 0o777);
     fixture.put("version.wasm", &bytes("digest-a"));
     set_mode(&fixture.path("version.wasm"), 0o666);
@@ -175,7 +180,7 @@ fn lead_to(volume: &Path, target: &str) {
 #[tokio::test]
 async fn a_volume_of_kubernetes_is_followed_where_that_is_set() {
     let (a, b) = (bytes("digest-a"), bytes("digest-b"));
-    let mut fixture = Fixture::of(volume(&[("version.wasm", &a)]), &LINKS, Compiler::in_process());
+    let mut fixture = Fixture::of(volume(&[("version.wasm", &a)]), &links(), Compiler::in_process());
     let catalog = fixture.until_loaded("version", &a).await;
     assert_eq!(version(&catalog).await, "a");
     let root = fixture.directory.path().to_owned();
@@ -208,7 +213,7 @@ async fn a_volume_of_kubernetes_is_refused_where_nothing_is_set() {
 #[tokio::test]
 async fn no_other_link_is_followed() {
     let good = bytes("digest-a");
-    let mut fixture = Fixture::of(volume(&[("version.wasm", &good)]), &LINKS, Compiler::in_process());
+    let mut fixture = Fixture::of(volume(&[("version.wasm", &good)]), &links(), Compiler::in_process());
     let root = fixture.directory.path().to_owned();
     let outside = volume(&[("version.wasm", &good)]);
     symlink(outside.path().join("..2026_11_01/version.wasm"), root.join("absolute.wasm")).unwrap();

@@ -22,20 +22,20 @@ use crate::{
     config::Limits,
     io::{Body, BoxFuture, IoError, OutputMeta, Outputs},
     key,
-    plugin::{Cache, Call, CallError, CallReport, Digest, Engine, ObjectInfo, Plugin, Verdict},
+    plugin::{Call, CallError, CallReport, Compiler, Digest, Engine, ObjectInfo, Plugin, Verdict},
     registry::{self, Entry},
 };
 
-/// `gristmill plugin …`. Compiled code is kept in `cache` when there is one.
+/// `gristmill plugin …`. Plugins are compiled by `compiler`.
 ///
 /// # Errors
 /// When a file or directory cannot be read, or a plugin is refused.
-pub fn run(command: PluginCommand, cache: Option<&Cache>) -> Result<ExitCode, Fatal> {
+pub fn run(command: PluginCommand, compiler: &Compiler) -> Result<ExitCode, Fatal> {
     match command {
-        PluginCommand::List { directory, json } => list(directory.as_deref(), json, cache),
-        PluginCommand::Inspect { file, json } => inspect(&file, json, cache),
+        PluginCommand::List { directory, json } => list(directory.as_deref(), json, compiler),
+        PluginCommand::Inspect { file, json } => inspect(&file, json, compiler),
         PluginCommand::Run { plugin, inputs, output, settings, force } => {
-            let plugin = load(&plugin, cache)?;
+            let plugin = load(&plugin, compiler)?;
             let settings = Arc::new(settings.into_iter().collect());
             run_all(&plugin, &inputs, &output, &settings, force)
         }
@@ -47,10 +47,10 @@ pub(super) fn engine() -> Result<Arc<Engine>, Fatal> {
     Engine::new(1).map_err(Fatal::failed)
 }
 
-fn list(directory: Option<&Path>, as_json: bool, cache: Option<&Cache>) -> Result<ExitCode, Fatal> {
+fn list(directory: Option<&Path>, as_json: bool, compiler: &Compiler) -> Result<ExitCode, Fatal> {
     let catalog = match directory {
-        Some(directory) => registry::load_directory(&engine()?, cache, directory),
-        None => registry::load_built_in(&engine()?, cache),
+        Some(directory) => registry::load_directory(&engine()?, compiler, directory),
+        None => registry::load_built_in(&engine()?, compiler),
     };
     let catalog = catalog.map_err(Fatal::failed)?;
     let mut out = io::stdout().lock();
@@ -114,9 +114,9 @@ fn plugin_json(plugin: &Plugin) -> serde_json::Value {
     })
 }
 
-fn inspect(file: &Path, as_json: bool, cache: Option<&Cache>) -> Result<ExitCode, Fatal> {
+fn inspect(file: &Path, as_json: bool, compiler: &Compiler) -> Result<ExitCode, Fatal> {
     let started = Instant::now();
-    let plugin = load(file, cache)?;
+    let plugin = load(file, compiler)?;
     let mut out = io::stdout().lock();
     let mut print = || {
         if as_json {
@@ -134,7 +134,7 @@ fn inspect(file: &Path, as_json: bool, cache: Option<&Cache>) -> Result<ExitCode
 }
 
 /// A file, or the name of a built-in plugin.
-fn load(plugin: &Path, cache: Option<&Cache>) -> Result<Plugin, Fatal> {
+fn load(plugin: &Path, compiler: &Compiler) -> Result<Plugin, Fatal> {
     let built_in = plugin.to_str().and_then(registry::built_in_bytes);
     let bytes = match built_in {
         Some(bytes) if !plugin.exists() => bytes.to_vec(),
@@ -143,7 +143,7 @@ fn load(plugin: &Path, cache: Option<&Cache>) -> Result<Plugin, Fatal> {
     };
     let name = plugin.file_stem().map_or_else(|| "plugin".into(), |stem| stem.to_string_lossy());
     let digest = Digest::of(&bytes);
-    Plugin::load(&engine()?, cache, &name, &bytes)
+    Plugin::load(&engine()?, compiler, &name, &bytes)
         .map_err(|error| Fatal::Failed(format!("{} ({}): {error}", plugin.display(), digest.short())))
 }
 

@@ -44,6 +44,7 @@ fn main() -> Result<()> {
         ("resize", resize),
         ("aws", aws::aws),
         ("aws-idle", aws::idle),
+        ("aws-memory", aws::memory),
     ];
     for (name, measure) in all.into_iter().filter(|(name, _)| name.contains(&wanted)) {
         println!("\n== {name}");

@@ -49,8 +49,8 @@ pub enum SignatureError {
 ///
 /// # Errors
 /// When none did.
-pub fn verify<'s>(keys: &[PublicKey], signature: &'s str, bytes: &[u8]) -> Result<String, SignatureError> {
-    let signature: Signature = Signature::decode(signature).map_err(|_| SignatureError::Malformed)?;
+pub fn verify(keys: &[PublicKey], signature: &str, bytes: &[u8]) -> Result<String, SignatureError> {
+    let signature = Signature::decode(signature).map_err(|_| SignatureError::Malformed)?;
     let mut worst = SignatureError::OtherKey;
     for PublicKey { key, .. } in keys {
         // The older kind of signatures is not over a hash, and not needed: nothing was signed before.
@@ -140,8 +140,8 @@ QtKMXWyYcwdpZAlPF7tE2ENJkRd1ujvKjlj1m9RtHTBnZPa5WKU5uWRs5GoP5M/VqE81QFuMKI5k/SfN
         let signature = signed(&secret, b"bytes");
         let note = verify(&[other.clone(), public.clone()], &signature, b"bytes").unwrap();
         assert!(note.contains("\tfile:x.wasm\t"), "{note:?}");
-        assert_eq!(verify(&[other.clone()], &signature, b"bytes"), Err(SignatureError::OtherKey));
-        assert_eq!(verify(&[public, other], &signature, b"other"), Err(SignatureError::OtherFile));
+        assert_eq!(verify(&[public, other.clone()], &signature, b"other"), Err(SignatureError::OtherFile));
+        assert_eq!(verify(&[other], &signature, b"bytes"), Err(SignatureError::OtherKey));
     }
 
     #[test]

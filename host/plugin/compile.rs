@@ -14,7 +14,9 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::component::Component;
 use wit_component::ComponentEncoder;
 
-use super::{Digest, Engine, INTERFACE_VERSION, Plugin, bindings::PluginPre, code::CompiledCode};
+use super::{
+    Digest, Engine, INTERFACE_VERSION, Plugin, bindings::PluginPre, code::CompiledCode, headroom::with_headroom,
+};
 use crate::text;
 
 /// First bytes of a core module and of a component.
@@ -90,7 +92,7 @@ impl Plugin {
                 let component_bytes = componentize(bytes)?;
                 let code = engine
                     .wasmtime
-                    .precompile_component(&component_bytes)
+                    .precompile_component(&with_headroom(&component_bytes))
                     .map_err(|e| LoadError::Invalid(detail(&e)))?;
                 let code = CompiledCode(code);
                 let component = code.load(&engine.wasmtime).map_err(|e| LoadError::Invalid(detail(&e)))?;

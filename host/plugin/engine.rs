@@ -11,10 +11,7 @@ use std::{
 
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, component::Linker};
 
-use super::{
-    bindings,
-    imports::{Guest, GuestView},
-};
+use super::imports::{self, Guest};
 use crate::config::MAX_MEMORY;
 
 /// How often a running guest gives way to others and its deadline is looked at.
@@ -38,6 +35,14 @@ const CORE_INSTANCES_PER_COMPONENT: u32 = 32;
 const MEMORIES_PER_COMPONENT: u32 = 4;
 const TABLES_PER_COMPONENT: u32 = 8;
 const INSTANCE_SIZE: usize = 4 << 20;
+
+/// Of all components together: half of the address space of a process, 47 bits, in [`MEMORY_RESERVATION`]s.
+/// With so many slots that it counts, plugins with several memories have to share what is left.
+const MEMORIES: u32 = 16 << 10;
+
+/// The most slots: with one memory and one stack each they need five or six mappings, and the kernel gives a
+/// process 65,530 (`vm.max_map_count`).
+const SLOTS: u32 = 10_000;
 
 /// Stack of a guest's own frames, and of the fiber it runs on, which also holds the host calls.
 const WASM_STACK: usize = 1 << 20;
@@ -80,7 +85,7 @@ impl Engine {
             let wasmtime = wasmtime::Engine::new(&config(slots))?;
             let mut linker = Linker::new(&wasmtime);
             wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-            bindings::Plugin::add_to_linker::<_, GuestView>(&mut linker, |guest| guest)?;
+            imports::add_to_linker(&mut linker)?;
             let ticker = Ticker::start(wasmtime.clone(), tick)?;
             Ok(Arc::new(Self { wasmtime, linker, _ticker: ticker }))
         };
@@ -89,11 +94,11 @@ impl Engine {
 }
 
 fn config(slots: usize) -> Config {
-    let slots = u32::try_from(slots).unwrap_or(u32::MAX).clamp(1, 10_000);
+    let slots = u32::try_from(slots).unwrap_or(u32::MAX).clamp(1, SLOTS);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(slots)
         .total_core_instances(slots.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
-        .total_memories(slots.saturating_mul(MEMORIES_PER_COMPONENT))
+        .total_memories(slots.saturating_mul(MEMORIES_PER_COMPONENT).min(MEMORIES))
         .total_tables(slots.saturating_mul(TABLES_PER_COMPONENT))
         .total_stacks(slots)
         .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT)

@@ -7,6 +7,7 @@ mod bindings;
 mod code;
 mod compile;
 mod engine;
+mod headroom;
 mod imports;
 mod invoke;
 mod limits;

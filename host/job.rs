@@ -6,15 +6,17 @@
 
 use std::{collections::HashMap, future::Future, sync::Arc};
 
-use tokio::{runtime::Handle, sync::watch};
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::{Seat, Turn},
+    circuit::{Circuits, Pass},
     config::{Config, Limits, Use},
     event::ObjectEvent,
     io::IoError,
     key,
+    lanes::Lanes,
     plugin::{Call, CallError, CallReport, CreatedOutput, LimitHit, ObjectInfo, Plugin, Verdict},
     provenance::{PluginVersion, Provenance},
     registry::Catalog,
@@ -40,7 +42,9 @@ pub struct Context<S> {
     /// The plugins; a job takes the snapshot that is current when it starts.
     pub catalog: watch::Receiver<Arc<Catalog>>,
     /// Where guests run: not among the tasks that poll, renew leases and answer health checks.
-    pub guests: Handle,
+    pub lanes: Arc<Lanes>,
+    /// Which plugins get no objects for now.
+    pub circuits: Arc<Circuits>,
 }
 
 /// What became of one object.
@@ -236,10 +240,11 @@ async fn run_steps<S: Store>(
     // as a missing plugin should not cost the others' work.
     let catalog = Arc::clone(&ctx.catalog.borrow());
     let plugins = uses.iter().map(|used| find(&catalog, used)).collect::<Result<Vec<_>, _>>()?;
+    let passes = passes(&ctx.circuits, &plugins)?;
     let mut made_by: HashMap<String, String> = HashMap::new();
     let mut steps = Vec::with_capacity(uses.len());
     let most = ctx.store.room().await / STAGING_PART;
-    for ((index, used), plugin) in uses.iter().enumerate().zip(plugins) {
+    for (((index, used), plugin), pass) in uses.iter().enumerate().zip(&plugins).zip(passes) {
         let staging = ctx.store.staging(&provenance(ctx.store.meta(object), vec![plugin.version()]));
         let call = Call {
             object: object_info(ctx, event, ctx.store.meta(object), attempt),
@@ -249,14 +254,18 @@ async fn run_steps<S: Store>(
             settings: Arc::clone(&used.settings),
             limits: Limits { output_bytes: used.limits.output_bytes.min(most), ..used.limits },
         };
-        let (guest, hold) = (Arc::clone(&plugin), turn.hold(&used.plugin));
-        let call = AbortOnDropHandle::new(ctx.guests.spawn(async move {
+        let (guest, hold) = (Arc::clone(plugin), turn.hold(&used.plugin));
+        let call = async move {
             let _hold = hold;
             guest.call(call).await
-        }));
-        let CallReport { result, outputs, .. } = call.await.map_err(|error| host_panic(&plugin, &error))?;
+        };
+        let ended = ctx.lanes.run(&used.plugin, call).await;
+        let CallReport { result, outputs, .. } = ended.map_err(|error| host_panic(plugin, &error))?;
         if uses[index + 1..].iter().all(|later| later.plugin != used.plugin) {
             turn.is_done_with(&used.plugin);
+        }
+        if matches!(result, Ok(_) | Err(CallError::Reject(_))) {
+            pass.worked(&event.key);
         }
         let (outputs, skipped) = match result {
             Ok(Verdict::Done) => (outputs, None),
@@ -265,7 +274,9 @@ async fn run_steps<S: Store>(
             Err(error) => {
                 // What is wrong with a version that is gone is of no interest.
                 ctx.store.verify(object).await?;
-                return Err(call_failure(&plugin, error).into());
+                let failure = call_failure(plugin, error);
+                let is_its_fault = failure.plugin.is_some() && !failure.class.is_rejection();
+                return Err(if is_its_fault { pass.failed(&event.key, failure) } else { failure }.into());
             }
         };
         for output in &outputs {
@@ -277,9 +288,22 @@ async fn run_steps<S: Store>(
                 return Err(Failure::new(Class::Conflict, reason).by(plugin.version()).into());
             }
         }
-        steps.push(Step { plugin, staging, outputs, skipped });
+        steps.push(Step { plugin: Arc::clone(plugin), staging, outputs, skipped });
     }
     Ok(steps)
+}
+
+/// For each of them, in the same order. One that comes twice gets the same twice: a probe is one object.
+fn passes(circuits: &Arc<Circuits>, plugins: &[Arc<Plugin>]) -> Result<Vec<Arc<Pass>>, Failure> {
+    let mut passes: Vec<Arc<Pass>> = Vec::with_capacity(plugins.len());
+    for plugin in plugins {
+        let pass = match plugins.iter().zip(&passes).find(|(before, _)| before.name == plugin.name) {
+            Some((_, pass)) => Arc::clone(pass),
+            None => Arc::new(circuits.pass(plugin.version())?),
+        };
+        passes.push(pass);
+    }
+    Ok(passes)
 }
 
 fn find(catalog: &Catalog, used: &Use) -> Result<Arc<Plugin>, Failure> {

@@ -53,7 +53,7 @@ fn run(cli: Cli) -> Result<ExitCode, Fatal> {
     let default_filter = if style == Style::Log {
         "warn,gristmill=info,plugin=info"
     } else {
-        "warn,gristmill::registry=info,plugin=info"
+        "warn,gristmill::circuit=info,gristmill::registry=info,plugin=info"
     };
     let bar = progress_bar(style);
     let filter = cli.log.as_deref().unwrap_or(default_filter);

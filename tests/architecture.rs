@@ -12,17 +12,21 @@ use std::{
 
 /// What is known only in some places. Places are the beginnings of paths below `host/`.
 const ONLY: &[(&[&str], &[&str], &str)] = &[
-    (&["wasmtime", "wasmtime_wasi", "wit_component"], &["plugin/"], "the sandbox is one module"),
+    (
+        &["wasmtime", "wasmtime_wasi", "wit_component", "wasm_encoder", "wasmparser"],
+        &["plugin/"],
+        "the sandbox is one module",
+    ),
     (&["rusqlite"], &["sqlite.rs", "queue/local", "store/local"], "SQL is a secret of local mode"),
     (&["clap", "clap_complete"], &["cli.rs", "main.rs"], "the command line is defined in one place"),
     (
-        &["notify", "rustix"],
-        &["directory/", "queue/intake", "queue/local", "store/local", "registry/", "plugin/compile.rs"],
+        &["libc", "notify", "rustix"],
+        &["directory/", "lanes/", "queue/intake", "queue/local", "store/local", "registry/", "plugin/compile.rs"],
         "the operating system is met at the edge",
     ),
     (&["std::env"], &["main.rs", "build.rs"], "nothing below `main` reads the environment"),
     (&["std::process::exit"], &[], "jobs drain, and `main` returns an exit code"),
-    (&["unsafe"], &["plugin/code.rs"], "one file is to be read with suspicion"),
+    (&["unsafe"], &["plugin/code.rs", "lanes/priority.rs"], "two files are to be read with suspicion"),
     (
         &["aws_config", "aws_sdk_s3", "aws_sdk_sqs", "aws_smithy_http_client"],
         &["aws.rs", "queue/sqs/", "store/s3/"],

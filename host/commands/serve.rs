@@ -4,17 +4,19 @@ use std::{path::Path, process::ExitCode, sync::Arc, thread, time::Duration};
 
 use indicatif::ProgressBar;
 use tokio::{
-    runtime::{Builder, Handle, Runtime},
+    runtime::Builder,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
 
 use super::{Fatal, LOCAL_BUCKET};
 use crate::{
+    circuit::Circuits,
     config::{Bucket, Config, Place, Plugins},
     directory::Lock,
     io::BoxFuture,
     job::Context,
+    lanes::{self, Lanes},
     plugin::{Cache, Engine},
     queue::{
         DeadMessage, Queue,
@@ -61,14 +63,13 @@ pub fn serve(
     style: Style,
     bar: ProgressBar,
 ) -> Result<ExitCode, Fatal> {
-    let runtime = |name: &str, threads: usize| -> Result<Runtime, Fatal> {
-        let built = Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build();
-        built.map_err(|error| Fatal::Failed(format!("cannot start threads: {error}")))
-    };
-    let control = runtime("control", CONTROL_THREADS)?;
+    let failed = |error| Fatal::Failed(format!("cannot start threads: {error}"));
+    let control =
+        Builder::new_multi_thread().worker_threads(CONTROL_THREADS).thread_name("control").enable_all().build();
+    let control = control.map_err(failed)?;
     // Guests compute; on threads of their own they cannot hold up a lease or a poll.
-    let guests = runtime("guests", thread::available_parallelism().map_or(1, usize::from))?;
-    let how = How { until_idle, style, bar, guests: guests.handle().clone() };
+    let guests = lanes::Threads::start(thread::available_parallelism().map_or(1, usize::from)).map_err(failed)?;
+    let how = How { until_idle, style, bar, lanes: guests.lanes(control.handle().clone()) };
     let served = match config.place.clone() {
         Place::Directory(directory) => control.block_on(serve_directory(config, &directory, how)),
         Place::Bucket(bucket) => control.block_on(serve_bucket(config, bucket, cache, how)),
@@ -83,7 +84,7 @@ struct How {
     until_idle: bool,
     style: Style,
     bar: ProgressBar,
-    guests: Handle,
+    lanes: Arc<Lanes>,
 }
 
 /// Local mode: the directory is the bucket, SQLite is the queue.
@@ -173,8 +174,10 @@ async fn run<Q: Queue, S: Store>(
     let shutdown = Shutdown::default();
     let signals = tokio::spawn(follow_signals(shutdown.clone()));
     let (reports, shown) = mpsc::channel(REPORTS);
-    let context =
-        Context { store: Arc::new(store), bucket, config: Arc::new(config), catalog, guests: how.guests.clone() };
+    // A run that is to end cannot wait for a plugin to be replaced.
+    let circuits = Circuits::new((!how.until_idle).then_some(config.probe_interval));
+    let lanes = Arc::clone(&how.lanes);
+    let context = Context { store: Arc::new(store), bucket, config: Arc::new(config), catalog, lanes, circuits };
     let worker = Worker::new(queue, Arc::new(context), reports);
 
     let worker = tokio::spawn({

@@ -57,8 +57,8 @@ pub(super) fn read_limits(mut table: Table<'_>, defaults: Limits) -> Limits {
     limits
 }
 
-/// Reads `[retry]`, and tells whether it leaves `max_attempts` out.
-pub(super) fn read_retry(mut table: Table<'_>, problems: &Problems) -> (Retry, bool) {
+/// Reads `[retry]`, and tells whether it leaves `max_attempts` out, and the interval of probes.
+pub(super) fn read_retry(mut table: Table<'_>, problems: &Problems) -> (Retry, bool, Option<Duration>) {
     let mut retry = Retry::default();
     let max_attempts = table.scalar("max_attempts", count(ATTEMPTS));
     let has_default_attempts = max_attempts.is_none();
@@ -72,8 +72,9 @@ pub(super) fn read_retry(mut table: Table<'_>, problems: &Problems) -> (Retry, b
         let [base, max] = [retry.base, retry.max].map(humantime::format_duration);
         problems.add(origin, format!("`base`: `{base}` is longer than `max`, `{max}`; make `base` the shorter one"));
     }
+    let probe_interval = table.scalar("probe_interval", duration(BACK_OFF)).map(|given| given.value);
     table.finish();
-    (retry, has_default_attempts)
+    (retry, has_default_attempts, probe_interval)
 }
 
 /// Reads `[plugin.NAME]`: how many calls of each plugin there may be at the same time. No route needs to use

@@ -47,6 +47,9 @@ const DEFAULT_VISIBILITY: Duration = Duration::from_secs(30);
 /// What `docker stop`, systemd and ECS leave a process, or can be told to.
 const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
 
+/// Soon enough after somebody has mended what a plugin depends on, and a burden to nobody until then.
+const DEFAULT_PROBE: Duration = Duration::from_secs(30);
+
 /// Everything that a configuration is made of. `main` collects it; nothing else reads files, the
 /// environment or the machine for it.
 #[derive(Debug, Clone)]
@@ -107,7 +110,7 @@ fn read(sources: &Sources, problems: &Problems) -> Option<Config> {
     let mut file = layers.file;
     let limits = file.table("limits", "[limits]").map(|table| read_limits(table, Limits::default()));
     let retry = file.table("retry", "[retry]").map(|table| read_retry(table, problems));
-    let (retry, has_default_attempts) = retry.unwrap_or((Retry::default(), true));
+    let (retry, has_default_attempts, probe_interval) = retry.unwrap_or((Retry::default(), true, None));
     let named = file.named_tables("plugin", "[plugin.NAME]").unwrap_or_default();
     let concurrency = read_concurrency(named, problems);
     let defaults = Defaults {
@@ -145,6 +148,7 @@ fn read(sources: &Sources, problems: &Problems) -> Option<Config> {
         has_default_routes,
         retry,
         has_default_attempts,
+        probe_interval: probe_interval.unwrap_or(DEFAULT_PROBE),
         visibility_timeout: visibility_timeout.map_or(DEFAULT_VISIBILITY, |given| given.value),
         slots: slots.map_or(default_slots, |given| given.value),
         concurrency,

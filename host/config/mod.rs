@@ -63,6 +63,8 @@ pub struct Config {
     pub retry: Retry,
     /// Whether nobody wrote `max_attempts`: a queue that has a maximum of its own then says.
     pub has_default_attempts: bool,
+    /// While a plugin fails on most objects, one of them is given to it this often; the others wait.
+    pub probe_interval: Duration,
     /// For how long a received message stays invisible unless its lease is renewed.
     pub visibility_timeout: Duration,
     /// Messages in work at the same time, and guests.

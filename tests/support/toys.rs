@@ -11,9 +11,11 @@ use std::{
 };
 
 use gristmill::{
+    circuit::Circuits,
     config::{Config, KeyPattern, Limits, Place, Plugins, Retry, Route, Use},
     event::{self, ObjectEvent},
     job::Context,
+    lanes::Lanes,
     plugin::{Engine, Plugin},
     registry::{Catalog, Registry},
 };
@@ -164,6 +166,7 @@ pub fn config(retry: Retry, slots: usize) -> Config {
         has_default_routes: false,
         retry,
         has_default_attempts: false,
+        probe_interval: Duration::from_secs(30),
         visibility_timeout: Duration::from_secs(30),
         slots,
         concurrency: BTreeMap::new(),
@@ -200,7 +203,9 @@ pub fn context<S>(store: S, config: &Arc<Config>) -> Arc<Context<S>> {
         bucket: BUCKET.to_owned(),
         config: Arc::clone(config),
         catalog: catalog(),
-        guests: Handle::current(),
+        lanes: Lanes::on(&Handle::current()),
+        // Toys that always fail are there to end in the dead letters.
+        circuits: Circuits::new(None),
     })
 }
 

@@ -1,7 +1,5 @@
 //! A module with headroom beside the same one without: it must not be able to tell.
 
-#![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
-
 use proptest::prelude::*;
 use wasmtime::{Engine, Instance, Memory, Store, TypedFunc};
 

@@ -64,9 +64,9 @@ pub fn serve(
     bar: ProgressBar,
 ) -> Result<ExitCode, Fatal> {
     let failed = |error| Fatal::Failed(format!("cannot start threads: {error}"));
-    let control =
-        Builder::new_multi_thread().worker_threads(CONTROL_THREADS).thread_name("control").enable_all().build();
-    let control = control.map_err(failed)?;
+    let mut control = Builder::new_multi_thread();
+    control.worker_threads(CONTROL_THREADS).thread_name("control").on_thread_start(lanes::moments).enable_all();
+    let control = control.build().map_err(failed)?;
     // Guests compute; on threads of their own they cannot hold up a lease or a poll.
     let guests = lanes::Threads::start(thread::available_parallelism().map_or(1, usize::from)).map_err(failed)?;
     let how = How { until_idle, style, bar, lanes: guests.lanes(control.handle().clone()) };

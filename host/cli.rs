@@ -1,6 +1,9 @@
 //! The command line, and nothing else.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, ValueHint, builder::PossibleValue};
 use clap_complete::Shell;
@@ -134,6 +137,14 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct ConfigFile {
     /// The configuration file. Without it, `gristmill.toml` is read if it is there, and the environment.
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+}
+
+/// What plugins may have, for the verbs that look at them without serving.
+#[derive(Debug, Args)]
+pub struct GrantsFile {
+    /// A configuration, for what its `[plugin.NAME]` grants. Without it nothing is granted.
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
 }
@@ -303,15 +314,19 @@ pub enum PluginCommand {
         /// The plugin directory.
         #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
         directory: Option<PathBuf>,
+        #[command(flatten)]
+        grants: GrantsFile,
         /// Print one JSON object for each plugin.
         #[arg(long)]
         json: bool,
     },
-    /// Show what a plugin is and what it imports, or why it is refused.
+    /// Show what a plugin is, what it imports, and what it asks for against what it is granted; or why it is refused.
     Inspect {
         /// A component, or a core module with WIT metadata.
         #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
         file: PathBuf,
+        #[command(flatten)]
+        grants: GrantsFile,
         /// Print a JSON object.
         #[arg(long)]
         json: bool,
@@ -321,6 +336,8 @@ pub enum PluginCommand {
         /// The plugin: a file, or the name of a built-in one.
         #[arg(value_name = "PLUGIN", value_hint = ValueHint::FilePath)]
         plugin: PathBuf,
+        #[command(flatten)]
+        grants: GrantsFile,
         /// The objects.
         #[arg(value_name = "INPUT", required = true, value_hint = ValueHint::FilePath)]
         inputs: Vec<PathBuf>,
@@ -334,6 +351,18 @@ pub enum PluginCommand {
         #[arg(long)]
         force: bool,
     },
+}
+
+impl PluginCommand {
+    /// The configuration that says what plugins may have, if one was named.
+    #[must_use]
+    pub fn grants(&self) -> Option<&Path> {
+        match self {
+            Self::List { grants, .. } | Self::Inspect { grants, .. } | Self::Run { grants, .. } => {
+                grants.config.as_deref()
+            }
+        }
+    }
 }
 
 /// Here, so that the logs know nothing of the command line.

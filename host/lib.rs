@@ -5,7 +5,7 @@
 //! - [`queue`] hands out messages and takes them back; [`event`] reads them.
 //! - [`worker`] receives and settles, [`admission`] says who may go on; [`job`] is one object from top to
 //!   bottom.
-//! - [`route`], [`key`] and [`retry`] decide, without doing anything.
+//! - [`route`], [`key`], [`retry`] and [`address`] decide, without doing anything.
 //! - [`registry`] knows which plugins there are; [`plugin`] runs one in its sandbox.
 //! - [`store`] holds the objects; [`io`] is where its bytes meet the plugin's calls,
 //!   [`provenance`] what it knows of where they came from.
@@ -14,6 +14,7 @@
 //!
 //! `tests/architecture.rs` holds which of these may know which.
 
+pub mod address;
 pub mod admission;
 pub mod aws;
 pub mod cli;

@@ -80,7 +80,12 @@ fn run(cli: Cli) -> Result<ExitCode, Fatal> {
             let how = commands::reconcile::How { older_than, include_dead, dry_run, json };
             commands::reconcile::reconcile(&place_config(&place)?, &how)
         }
-        Command::Plugin(command) => commands::plugin::run(command, user_cache().as_ref()),
+        Command::Plugin(command) => {
+            let config = command.grants().map(|path| ConfigFile { config: Some(path.to_owned()) });
+            let config = config.map(|file| load_config(&file, Overrides::default())).transpose()?;
+            let grants = config.map(|config| config.grants).unwrap_or_default();
+            commands::plugin::run(command, grants, user_cache().as_ref())
+        }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "gristmill", &mut io::stdout());
             Ok(ExitCode::SUCCESS)

@@ -12,7 +12,12 @@ use std::{
 
 /// What is known only in some places. Places are the beginnings of paths below `host/`.
 const ONLY: &[(&[&str], &[&str], &str)] = &[
-    (&["wasmtime", "wasmtime_wasi", "wit_component"], &["plugin/"], "the sandbox is one module"),
+    (&["wasmtime", "wasmtime_wasi", "wasmtime_wasi_http", "wit_component"], &["plugin/"], "the sandbox is one module"),
+    (
+        &["http", "http_body", "http_body_util", "hyper", "rustls", "rustls_native_certs", "tokio_rustls"],
+        &["plugin/http/"],
+        "requests leave the host in one place",
+    ),
     (&["rusqlite"], &["sqlite.rs", "queue/local", "store/local"], "SQL is a secret of local mode"),
     (&["clap", "clap_complete"], &["cli.rs", "main.rs"], "the command line is defined in one place"),
     (
@@ -39,7 +44,10 @@ const IO: &[&str] = &[
     "rusqlite",
     "tracing",
     "std::fs",
-    "std::net",
+    "std::net::TcpListener",
+    "std::net::TcpStream",
+    "std::net::ToSocketAddrs",
+    "std::net::UdpSocket",
     "std::process",
     "std::thread",
     "std::env",
@@ -108,7 +116,7 @@ const NEVER: &[(&[&str], &[&str], &str)] = &[
     (&["job.rs"], &["crate::queue", "crate::worker", "crate::report"], "an object knows nothing of messages"),
     (&["worker.rs"], &["crate::plugin", "crate::registry", "crate::report"], "messages know nothing of plugins"),
     (
-        &["event/", "key.rs", "route.rs", "retry.rs", "text.rs", "provenance.rs"],
+        &["address.rs", "event/", "key.rs", "route.rs", "retry.rs", "text.rs", "provenance.rs"],
         IO,
         "decisions are pure: plain data in, plain data out",
     ),

@@ -19,23 +19,27 @@ use tempfile::NamedTempFile;
 use super::{Fatal, LOCAL_BUCKET};
 use crate::{
     cli::PluginCommand,
-    config::Limits,
+    config::{Grants, Limits},
     io::{Body, BoxFuture, IoError, OutputMeta, Outputs},
     key,
-    plugin::{Cache, Call, CallError, CallReport, Digest, Engine, ObjectInfo, Plugin, Verdict},
+    plugin::{
+        Answer, Ask, Cache, Call, CallError, CallReport, Digest, Engine, Granted, LoadError, ObjectInfo, Plugin,
+        Verdict,
+    },
     registry::{self, Entry},
 };
 
-/// `gristmill plugin …`. Compiled code is kept in `cache` when there is one.
+/// `gristmill plugin …`. Compiled code is kept in `cache` when there is one; `grants` says what plugins may have.
 ///
 /// # Errors
 /// When a file or directory cannot be read, or a plugin is refused.
-pub fn run(command: PluginCommand, cache: Option<&Cache>) -> Result<ExitCode, Fatal> {
+pub fn run(command: PluginCommand, grants: BTreeMap<String, Grants>, cache: Option<&Cache>) -> Result<ExitCode, Fatal> {
+    let engine = engine(grants)?;
     match command {
-        PluginCommand::List { directory, json } => list(directory.as_deref(), json, cache),
-        PluginCommand::Inspect { file, json } => inspect(&file, json, cache),
-        PluginCommand::Run { plugin, inputs, output, settings, force } => {
-            let plugin = load(&plugin, cache)?;
+        PluginCommand::List { directory, json, .. } => list(&engine, directory.as_deref(), json, cache),
+        PluginCommand::Inspect { file, json, .. } => inspect(&engine, &file, json, cache),
+        PluginCommand::Run { plugin, inputs, output, settings, force, .. } => {
+            let plugin = load(&engine, &plugin, cache, Plugin::load)?;
             let settings = Arc::new(settings.into_iter().collect());
             run_all(&plugin, &inputs, &output, &settings, force)
         }
@@ -43,14 +47,19 @@ pub fn run(command: PluginCommand, cache: Option<&Cache>) -> Result<ExitCode, Fa
 }
 
 /// An engine for one call at a time.
-pub(super) fn engine() -> Result<Arc<Engine>, Fatal> {
-    Engine::new(1).map_err(Fatal::failed)
+pub(super) fn engine(grants: BTreeMap<String, Grants>) -> Result<Arc<Engine>, Fatal> {
+    Engine::granting(1, Granted::new(grants).map_err(Fatal::failed)?).map_err(Fatal::failed)
 }
 
-fn list(directory: Option<&Path>, as_json: bool, cache: Option<&Cache>) -> Result<ExitCode, Fatal> {
+fn list(
+    engine: &Arc<Engine>,
+    directory: Option<&Path>,
+    as_json: bool,
+    cache: Option<&Cache>,
+) -> Result<ExitCode, Fatal> {
     let catalog = match directory {
-        Some(directory) => registry::load_directory(&engine()?, cache, directory),
-        None => registry::load_built_in(&engine()?, cache),
+        Some(directory) => registry::load_directory(engine, cache, directory),
+        None => registry::load_built_in(engine, cache),
     };
     let catalog = catalog.map_err(Fatal::failed)?;
     let mut out = io::stdout().lock();
@@ -110,13 +119,43 @@ fn plugin_json(plugin: &Plugin) -> serde_json::Value {
         "size": plugin.size,
         "interface": plugin.interface,
         "imports": plugin.imports,
-        "state": "loaded",
+        "asks": plugin.asks.iter().map(ask_json).collect::<Vec<_>>(),
+        "state": if is_refused(plugin) { "refused" } else { "loaded" },
     })
 }
 
-fn inspect(file: &Path, as_json: bool, cache: Option<&Cache>) -> Result<ExitCode, Fatal> {
+fn is_refused(plugin: &Plugin) -> bool {
+    plugin.asks.iter().any(|ask| ask.answer == Answer::Refused)
+}
+
+fn ask_json(ask: &Ask) -> serde_json::Value {
+    json!({
+        "import": ask.import,
+        "key": ask.capability.key(),
+        "answer": match ask.answer {
+            Answer::Granted => "granted",
+            Answer::Nothing => "nothing",
+            Answer::Refused => "refused",
+        },
+    })
+}
+
+/// What it asks for, whether it has it, and else what to do.
+fn ask_row(ask: &Ask, plugin: &str) -> String {
+    let import = &ask.import;
+    match (ask.answer, ask.capability.key()) {
+        (Answer::Granted, _) => format!("asks for   {import}: granted"),
+        (_, None) => format!("asks for   {import}: never granted, {}", ask.capability.instead()),
+        (_, Some(key)) => {
+            let instead = ask.capability.instead();
+            format!("asks for   {import}: not granted, {instead}; `{key}` in `[plugin.{plugin}]` grants it")
+        }
+    }
+}
+
+fn inspect(engine: &Arc<Engine>, file: &Path, as_json: bool, cache: Option<&Cache>) -> Result<ExitCode, Fatal> {
     let started = Instant::now();
-    let plugin = load(file, cache)?;
+    let plugin = load(engine, file, cache, Plugin::examine)?;
     let mut out = io::stdout().lock();
     let mut print = || {
         if as_json {
@@ -127,14 +166,20 @@ fn inspect(file: &Path, as_json: bool, cache: Option<&Cache>) -> Result<ExitCode
         writeln!(out, "size       {}", ByteSize(plugin.size))?;
         writeln!(out, "interface  gristmill:plugin@{}", plugin.interface)?;
         writeln!(out, "loaded in  {:.0} ms", started.elapsed().as_secs_f64() * 1e3)?;
-        plugin.imports.iter().try_for_each(|import| writeln!(out, "imports    {import}"))
+        plugin.imports.iter().try_for_each(|import| writeln!(out, "imports    {import}"))?;
+        plugin.asks.iter().try_for_each(|ask| writeln!(out, "{}", ask_row(ask, &plugin.name)))
     };
     tolerate_closed_pipe(print())?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if is_refused(&plugin) { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
 /// A file, or the name of a built-in plugin.
-fn load(plugin: &Path, cache: Option<&Cache>) -> Result<Plugin, Fatal> {
+fn load(
+    engine: &Arc<Engine>,
+    plugin: &Path,
+    cache: Option<&Cache>,
+    load: fn(&Arc<Engine>, Option<&Cache>, &str, &[u8]) -> Result<Plugin, LoadError>,
+) -> Result<Plugin, Fatal> {
     let built_in = plugin.to_str().and_then(registry::built_in_bytes);
     let bytes = match built_in {
         Some(bytes) if !plugin.exists() => bytes.to_vec(),
@@ -143,7 +188,7 @@ fn load(plugin: &Path, cache: Option<&Cache>) -> Result<Plugin, Fatal> {
     };
     let name = plugin.file_stem().map_or_else(|| "plugin".into(), |stem| stem.to_string_lossy());
     let digest = Digest::of(&bytes);
-    Plugin::load(&engine()?, cache, &name, &bytes)
+    load(engine, cache, &name, &bytes)
         .map_err(|error| Fatal::Failed(format!("{} ({}): {error}", plugin.display(), digest.short())))
 }
 

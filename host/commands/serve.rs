@@ -15,7 +15,7 @@ use crate::{
     directory::Lock,
     io::BoxFuture,
     job::Context,
-    plugin::{Cache, Engine},
+    plugin::{Cache, Engine, Granted},
     queue::{
         DeadMessage, Queue,
         intake::Intake,
@@ -219,7 +219,8 @@ async fn wait_until_idle(idle: &Idle, left: &Left, shutdown: &Shutdown) {
 }
 
 fn registry(config: &Config, cache: Option<Cache>) -> Result<Registry, Fatal> {
-    let engine = Engine::new(config.slots).map_err(Fatal::failed)?;
+    let granted = Granted::new(config.grants.clone()).map_err(Fatal::failed)?;
+    let engine = Engine::granting(config.slots, granted).map_err(Fatal::failed)?;
     match &config.plugins {
         Plugins::BuiltIn => Registry::built_in(&engine, cache.as_ref()),
         Plugins::Directory(plugins) => Registry::watch(engine, cache, plugins),

@@ -1,11 +1,12 @@
 //! `[limits]`, `[retry]` and `[plugin.NAME]`: numbers within bounds.
 
-use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, path::Path, time::Duration};
 
 use super::{
-    Limits, Retry,
+    Grants, Limits, Retry,
     document::Table,
     error::{Located, Problems},
+    grants::read_grants,
     value::{count, duration, plugin_name, size},
 };
 
@@ -34,6 +35,12 @@ const MAX_LOG_LINES: u32 = 1_000_000;
 /// The object's own body needs one.
 const HANDLES: RangeInclusive<u32> = 1..=1_000_000;
 
+/// An object that takes more requests than that should be several objects.
+const MAX_HTTP_REQUESTS: u32 = 100_000;
+
+/// As much as an object may have.
+const MAX_HTTP_BYTES: u64 = 5 << 40;
+
 /// The range of a queue's `maxReceiveCount` in SQS, which has to stay the larger one.
 const ATTEMPTS: RangeInclusive<u32> = 1..=1_000;
 
@@ -53,6 +60,8 @@ pub(super) fn read_limits(mut table: Table<'_>, defaults: Limits) -> Limits {
     set(&mut limits.log_bytes, table.scalar("log_bytes", size(0..=MAX_LOG_BYTES)));
     set(&mut limits.log_lines, table.scalar("log_lines", count(0..=MAX_LOG_LINES)));
     set(&mut limits.handles, table.scalar("handles", count(HANDLES)));
+    set(&mut limits.http_requests, table.scalar("http_requests", count(0..=MAX_HTTP_REQUESTS)));
+    set(&mut limits.http_bytes, table.scalar("http_bytes", size(0..=MAX_HTTP_BYTES)));
     table.finish();
     limits
 }
@@ -76,23 +85,25 @@ pub(super) fn read_retry(mut table: Table<'_>, problems: &Problems) -> (Retry, b
     (retry, has_default_attempts)
 }
 
-/// Reads `[plugin.NAME]`: how many calls of each plugin there may be at the same time. No route needs to use
-/// the plugin, and no file needs to hold it yet.
-pub(super) fn read_concurrency(
+/// Reads `[plugin.NAME]`: how many calls of each plugin there may be at the same time, and what it is granted.
+/// No route needs to use the plugin, and no file needs to hold it yet.
+pub(super) fn read_plugins(
     tables: Vec<(Located<String>, Table<'_>)>,
+    base: &Path,
     problems: &Problems,
-) -> BTreeMap<String, usize> {
-    let mut concurrency = BTreeMap::new();
+) -> (BTreeMap<String, usize>, BTreeMap<String, Grants>) {
+    let (mut concurrency, mut grants) = (BTreeMap::new(), BTreeMap::new());
     for (name, mut table) in tables {
         if let Err(message) = plugin_name(&name.value) {
             problems.add(name.origin, message);
         }
         if let Some(given) = table.scalar("concurrency", count(CONCURRENCY)) {
-            concurrency.insert(name.value, given.value);
+            concurrency.insert(name.value.clone(), given.value);
         }
+        grants.insert(name.value, read_grants(&mut table, base, problems));
         table.finish();
     }
-    concurrency
+    (concurrency, grants)
 }
 
 fn set<T>(field: &mut T, given: Option<Located<T>>) {

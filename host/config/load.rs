@@ -13,7 +13,7 @@ use super::{
     environment::Environment,
     error::{Located, Problems},
     layers::Layers,
-    limits::{read_concurrency, read_limits, read_retry},
+    limits::{read_limits, read_plugins, read_retry},
     routes::{Defaults, refuse_loop},
     value,
 };
@@ -109,7 +109,7 @@ fn read(sources: &Sources, problems: &Problems) -> Option<Config> {
     let retry = file.table("retry", "[retry]").map(|table| read_retry(table, problems));
     let (retry, has_default_attempts) = retry.unwrap_or((Retry::default(), true));
     let named = file.named_tables("plugin", "[plugin.NAME]").unwrap_or_default();
-    let concurrency = read_concurrency(named, problems);
+    let (concurrency, grants) = read_plugins(named, base, problems);
     let defaults = Defaults {
         source_prefix: source_prefix.as_deref(),
         destination_prefix: destination_prefix.as_deref(),
@@ -148,6 +148,7 @@ fn read(sources: &Sources, problems: &Problems) -> Option<Config> {
         visibility_timeout: visibility_timeout.map_or(DEFAULT_VISIBILITY, |given| given.value),
         slots: slots.map_or(default_slots, |given| given.value),
         concurrency,
+        grants,
         bytes_in_flight: bytes_in_flight.map_or(DEFAULT_BYTES_IN_FLIGHT, |given| given.value),
         drain_timeout: drain_timeout.map_or(DEFAULT_DRAIN, |given| given.value),
     })

@@ -18,6 +18,7 @@
 mod document;
 mod environment;
 mod error;
+mod grants;
 mod layers;
 mod limits;
 mod load;
@@ -36,6 +37,7 @@ use std::{
 
 pub use self::{
     error::{ConfigError, ConfigErrors, Origin},
+    grants::Grants,
     limits::{MAX_MEMORY, MAX_VISIBILITY},
     load::{Overrides, Sources, load},
     pattern::KeyPattern,
@@ -69,6 +71,8 @@ pub struct Config {
     pub slots: usize,
     /// How many calls of a plugin there may be at the same time, for the plugins that somebody named.
     pub concurrency: BTreeMap<String, usize>,
+    /// What plugins may have beyond their objects, for those that somebody granted something.
+    pub grants: BTreeMap<String, Grants>,
     /// Bytes that the objects in the hands of plugins may have together. A larger one has the host's plugins
     /// for itself.
     pub bytes_in_flight: u64,
@@ -188,6 +192,10 @@ pub struct Limits {
     pub log_lines: u32,
     /// Handles (body, outputs and WASI's) open at the same time.
     pub handles: u32,
+    /// Number of HTTP requests.
+    pub http_requests: u32,
+    /// Bytes of all HTTP requests and responses together.
+    pub http_bytes: u64,
 }
 
 impl Default for Limits {
@@ -201,6 +209,8 @@ impl Default for Limits {
             log_bytes: 256 << 10,
             log_lines: 1_000,
             handles: 1_024,
+            http_requests: 100,
+            http_bytes: 64 << 20,
         }
     }
 }

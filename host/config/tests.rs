@@ -49,6 +49,17 @@ fn the_example_is_valid_and_its_defaults_are_true() {
     assert_eq!((reports.source_prefix.as_str(), reports.destination_prefix.as_str()), ("uploads/reports/", "tables/"));
     assert!(rest.uses.is_empty());
 
+    let granted = &config.grants["notify"];
+    let servers: Vec<String> = granted.http.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        servers,
+        ["https://api.example.com", "https://hooks.example.com:8443", "http://vault.internal:8200"],
+        "as they are written"
+    );
+    assert_eq!(granted.data, Some("conf/tables".into()), "from the file's folder");
+    assert!(granted.clocks && granted.randomness && granted.private_addresses.len() == 1);
+    assert_eq!(config.grants["resize"], Grants::default(), "nothing is granted that is not written");
+
     let bare = valid("directory = 'data'");
     assert_eq!(
         (config.visibility_timeout, config.drain_timeout, config.slots, &config.source_prefix),
@@ -74,6 +85,17 @@ fn plugins_share_the_slots() {
         ("plugin = 7", "2: `plugin`: expected a table, found the number `7`; write `[plugin.NAME]`"),
         ("[plugin]\nslow = 7", "3: `slow`: expected a table, found the number `7`; write `[plugin.NAME]`"),
         ("[plugin.slow]\nconcurrency = 0", "3: `concurrency`: `0` is not a whole number from 1 to 1000"),
+        (
+            "[plugin.slow]\nhttp = ['https://user@api.example.com']",
+            "3: `http`: `https://user@api.example.com` is not a server; leave the user out: plugins send credentials as a \
+             header",
+        ),
+        ("[plugin.slow]\nhttp = []", "3: `http`: the list is empty; leave it out instead"),
+        (
+            "[plugin.slow]\nprivate_addresses = '10.0.0.0/8'",
+            "3: `private_addresses` says where the servers of `http` may be, and there is no `http`; add one",
+        ),
+        ("[plugin.slow]\nclocks = 'yes'", "3: `clocks`: expected `true` or `false`, found the string `yes`"),
         (
             "[plugin.slow]\nconcurency = 1",
             "3: unknown key `concurency` in `[plugin.NAME]`; did you mean `concurrency`?",

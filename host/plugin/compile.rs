@@ -14,7 +14,9 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::component::Component;
 use wit_component::ComponentEncoder;
 
-use super::{Digest, Engine, INTERFACE_VERSION, Plugin, bindings::PluginPre, code::CompiledCode};
+use super::{
+    Answer, Capability, Digest, Engine, INTERFACE_VERSION, Plugin, asks::asks, bindings::PluginPre, code::CompiledCode,
+};
 use crate::text;
 
 /// First bytes of a core module and of a component.
@@ -61,6 +63,25 @@ pub enum LoadError {
         /// wasmtime's own words.
         detail: String,
     },
+    /// It wants something that it has not been granted.
+    #[error("imports `{import}`, and is not granted that: set `{key}` in `[plugin.{name}]` to grant it")]
+    NotGranted {
+        /// As the component names it.
+        import: String,
+        /// The key that grants it.
+        key: &'static str,
+        /// The plugin's name.
+        name: String,
+    },
+    /// It wants connections of its own.
+    #[error(
+        "imports `{import}`, and no plugin gets sockets: send requests through `wasi:http`, or build it without them \
+         (componentize-py has `--stub-wasi`)"
+    )]
+    Sockets {
+        /// As the component names it.
+        import: String,
+    },
     /// It was built for a release of the interface that this host does not serve.
     #[error(
         "was built for version {built_for} of gristmill:plugin, and this host serves {INTERFACE_VERSION}: {detail}"
@@ -81,8 +102,23 @@ impl Plugin {
     /// from the cache. Blocks for as long as the compiler needs.
     ///
     /// # Errors
-    /// When the bytes are not a plugin that this host can run; see [`LoadError`].
+    /// When the bytes are not a plugin that this host can run, or one that asks for what it is not granted; see
+    /// [`LoadError`].
     pub fn load(engine: &Arc<Engine>, cache: Option<&Cache>, name: &str, bytes: &[u8]) -> Result<Self, LoadError> {
+        let plugin = Self::examine(engine, cache, name, bytes)?;
+        let Some(refused) = plugin.asks.iter().find(|ask| ask.answer == Answer::Refused) else { return Ok(plugin) };
+        let (import, name) = (refused.import.clone(), name.to_owned());
+        Err(match refused.capability.key() {
+            Some(key) => LoadError::NotGranted { import, key, name },
+            None => LoadError::Sockets { import },
+        })
+    }
+
+    /// The same for looking at a plugin: it may ask for what it is not granted, which it does not get.
+    ///
+    /// # Errors
+    /// As [`Plugin::load`].
+    pub fn examine(engine: &Arc<Engine>, cache: Option<&Cache>, name: &str, bytes: &[u8]) -> Result<Self, LoadError> {
         let digest = Digest::of(bytes);
         let component = match cache.and_then(|cache| cache.get(engine, digest)) {
             Some(component) => component,
@@ -108,6 +144,12 @@ impl Plugin {
             .map(|(name, _)| name.to_owned())
             .collect();
         imports.sort_unstable();
+        let grants = engine.granted.of(name);
+        let asks = asks(&imports, &grants);
+        // The linker would only say that there are none.
+        if let Some(ask) = asks.iter().find(|ask| ask.capability == Capability::Sockets) {
+            return Err(LoadError::Sockets { import: ask.import.clone() });
+        }
         let pre = engine.linker.instantiate_pre(&component).and_then(PluginPre::new);
         let pre = pre.map_err(|error| misfit(engine, &component, &imports, &detail(&error)))?;
         let interface =
@@ -118,6 +160,8 @@ impl Plugin {
             size: bytes.len() as u64,
             interface,
             imports,
+            asks,
+            grants,
             pre,
             engine: Arc::clone(engine),
         })

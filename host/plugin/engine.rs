@@ -12,8 +12,9 @@ use std::{
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, component::Linker};
 
 use super::{
-    bindings,
+    Granted, bindings,
     imports::{Guest, GuestView},
+    wasi,
 };
 use crate::config::MAX_MEMORY;
 
@@ -58,6 +59,7 @@ pub struct EngineError {
 pub struct Engine {
     pub(super) wasmtime: wasmtime::Engine,
     pub(super) linker: Linker<Guest>,
+    pub(super) granted: Granted,
     _ticker: Ticker,
 }
 
@@ -67,7 +69,15 @@ impl Engine {
     /// # Errors
     /// When the address space for them cannot be had.
     pub fn new(slots: usize) -> Result<Arc<Self>, EngineError> {
-        Self::with_tick(slots, TICK)
+        Self::granting(slots, Granted::default())
+    }
+
+    /// The same, whose plugins may have more than their objects.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn granting(slots: usize, granted: Granted) -> Result<Arc<Self>, EngineError> {
+        Self::build(slots, TICK, granted)
     }
 
     /// The same with a clock of another pace. A simulation that has to come out the same each time takes
@@ -76,13 +86,17 @@ impl Engine {
     /// # Errors
     /// As [`Engine::new`].
     pub fn with_tick(slots: usize, tick: Duration) -> Result<Arc<Self>, EngineError> {
+        Self::build(slots, tick, Granted::default())
+    }
+
+    fn build(slots: usize, tick: Duration, granted: Granted) -> Result<Arc<Self>, EngineError> {
         let build = || -> wasmtime::Result<Arc<Self>> {
             let wasmtime = wasmtime::Engine::new(&config(slots))?;
             let mut linker = Linker::new(&wasmtime);
-            wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+            wasi::link(&mut linker)?;
             bindings::Plugin::add_to_linker::<_, GuestView>(&mut linker, |guest| guest)?;
             let ticker = Ticker::start(wasmtime.clone(), tick)?;
-            Ok(Arc::new(Self { wasmtime, linker, _ticker: ticker }))
+            Ok(Arc::new(Self { wasmtime, linker, granted, _ticker: ticker }))
         };
         build().map_err(|source| EngineError { slots, source })
     }

@@ -14,6 +14,8 @@ use super::{
         host::{Host, LogLevel},
         types::{self, HostBody, HostOutput, OutputError},
     },
+    clock::{Clock, ClockView},
+    http::Requests,
     invoke::CreatedOutput,
     limits::Budget,
 };
@@ -38,6 +40,8 @@ pub(super) type GuestView = HasSelf<Guest>;
 pub struct Guest {
     pub(super) table: ResourceTable,
     pub(super) wasi: WasiCtx,
+    pub(super) clock: Clock,
+    pub(super) requests: Requests,
     pub(super) budget: Budget,
     pub(super) bytes_read: u64,
     pub(super) created: Vec<CreatedOutput>,
@@ -59,6 +63,12 @@ pub struct OutputHandle(usize);
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl Guest {
+    pub(super) fn monotonic_clock(&mut self) -> ClockView<'_> {
+        ClockView { clock: &self.clock, table: &mut self.table }
     }
 }
 

@@ -31,6 +31,12 @@ pub enum LimitHit {
     /// Handles open at the same time.
     #[error("held more handles than the limit `handles` of {0} allows")]
     Handles(u32),
+    /// Number of HTTP requests.
+    #[error("sent more than the limit `http_requests` of {0} allows")]
+    HttpRequests(u32),
+    /// Bytes of HTTP requests and responses.
+    #[error("sent and received more than the limit `http_bytes` of {} allows", ByteSize(*.0))]
+    HttpBytes(u64),
     /// Bytes passed to the host in one call; fixed, see [`MAX_CALL_BYTES`].
     #[error("passed more than {} to the host in one call", ByteSize(MAX_CALL_BYTES as u64))]
     CallBytes,
@@ -51,6 +57,8 @@ impl LimitHit {
             Self::LogBytes(_) => "log_bytes",
             Self::LogLines(_) => "log_lines",
             Self::Handles(_) => "handles",
+            Self::HttpRequests(_) => "http_requests",
+            Self::HttpBytes(_) => "http_bytes",
             Self::CallBytes => "call_bytes",
             Self::Stack => "stack",
         }

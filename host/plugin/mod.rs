@@ -3,22 +3,30 @@
 //! Everything that knows wasmtime is here. This module is handed bytes to compile, a byte source and a
 //! place for outputs; it knows no queue, no store and no job.
 
+mod asks;
 mod bindings;
+mod clock;
 mod code;
 mod compile;
 mod engine;
+mod granted;
+mod http;
 mod imports;
 mod invoke;
 mod limits;
+mod wasi;
 
+pub use self::http::{Outbound, OutboundError};
+pub use asks::{Answer, Ask, Capability};
 pub use compile::{Cache, LoadError};
 pub use engine::{Engine, EngineError};
+pub use granted::Granted;
 pub use invoke::{Call, CallError, CallReport, CreatedOutput, ObjectInfo, Verdict};
 pub use limits::LimitHit;
 
 use std::{fmt, sync::Arc};
 
-use crate::provenance::PluginVersion;
+use crate::{config::Grants, provenance::PluginVersion};
 
 /// The release of the interface that this host serves, as it stands in import and export names.
 pub const INTERFACE_VERSION: &str = "0.1.0";
@@ -35,6 +43,9 @@ pub struct Plugin {
     pub interface: String,
     /// Every interface that it imports, sorted.
     pub imports: Vec<String>,
+    /// Which of them ask for something that has to be granted.
+    pub asks: Vec<Ask>,
+    grants: Arc<Grants>,
     pre: bindings::PluginPre<imports::Guest>,
     engine: Arc<Engine>,
 }

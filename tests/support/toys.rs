@@ -167,6 +167,7 @@ pub fn config(retry: Retry, slots: usize) -> Config {
         visibility_timeout: Duration::from_secs(30),
         slots,
         concurrency: BTreeMap::new(),
+        grants: BTreeMap::new(),
         bytes_in_flight: 256 << 20,
         drain_timeout: Duration::from_secs(20),
     }

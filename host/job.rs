@@ -4,7 +4,7 @@
 //! then made visible, then the object is moved, and only then does the caller acknowledge the message.
 //! Doing any of it twice leaves the same state as doing it once.
 
-use std::{collections::HashMap, future::Future, sync::Arc};
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use tokio::{runtime::Handle, sync::watch};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -28,6 +28,9 @@ const PLACE_TRIES: u32 = 4;
 
 /// One call may fill this part of the room that the store has for staged outputs.
 const STAGING_PART: u64 = 2;
+
+/// When to look again for a plugin that is being compiled: the largest take about as long.
+const COMPILING: Duration = Duration::from_secs(15);
 
 /// What all jobs share.
 pub struct Context<S> {
@@ -284,6 +287,10 @@ async fn run_steps<S: Store>(
 
 fn find(catalog: &Catalog, used: &Use) -> Result<Arc<Plugin>, Failure> {
     let missing = || {
+        if catalog.is_compiling(&used.plugin) {
+            let reason = format!("plugin `{}` is still being compiled", used.plugin);
+            return Failure { after: Some(COMPILING), ..Failure::new(Class::PluginMissing, reason) };
+        }
         let reason = format!("no plugin `{0}` is loaded: put a good `{0}.wasm` into the plugin directory", used.plugin);
         Failure::new(Class::PluginMissing, reason)
     };

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, fs, os::unix::fs::symlink, path::Path, time::Du
 
 use gristmill::{
     config::Grants,
-    plugin::{Answer, CallError, Capability, Engine, Granted, LoadError, Plugin},
+    plugin::{Answer, CallError, Capability, Compiler, Engine, Granted, LoadError, Plugin},
 };
 use support::guests::{Calling, bytes, engine, load, module};
 
@@ -182,7 +182,7 @@ fn importing(wit: &str) -> Vec<u8> {
 fn sockets_are_refused_whatever_is_granted() {
     for import in ["wasi:sockets/tcp@0.2.0", "wasi:sockets/udp@0.2.9", "wasi:sockets/ip-name-lookup@0.2.3"] {
         for read in [Plugin::load, Plugin::examine] {
-            let refused = read(engine(), None, "dials", &importing(import)).unwrap_err();
+            let refused = read(engine(), &Compiler::in_process(), "dials", &importing(import)).unwrap_err();
             assert_eq!(refused, LoadError::Sockets { import: import.to_owned() });
             assert!(refused.to_string().contains("no plugin gets sockets"), "{refused}");
         }

@@ -23,23 +23,23 @@ use crate::{
     io::{Body, BoxFuture, IoError, OutputMeta, Outputs},
     key,
     plugin::{
-        Answer, Ask, Cache, Call, CallError, CallReport, Digest, Engine, Granted, LoadError, ObjectInfo, Plugin,
+        Answer, Ask, Call, CallError, CallReport, Compiler, Digest, Engine, Granted, LoadError, ObjectInfo, Plugin,
         Verdict,
     },
     registry::{self, Entry},
 };
 
-/// `gristmill plugin …`. Compiled code is kept in `cache` when there is one; `grants` says what plugins may have.
+/// `gristmill plugin …`. Plugins are compiled by `compiler`; `grants` says what they may have.
 ///
 /// # Errors
 /// When a file or directory cannot be read, or a plugin is refused.
-pub fn run(command: PluginCommand, grants: BTreeMap<String, Grants>, cache: Option<&Cache>) -> Result<ExitCode, Fatal> {
+pub fn run(command: PluginCommand, grants: BTreeMap<String, Grants>, compiler: &Compiler) -> Result<ExitCode, Fatal> {
     let engine = engine(grants)?;
     match command {
-        PluginCommand::List { directory, json, .. } => list(&engine, directory.as_deref(), json, cache),
-        PluginCommand::Inspect { file, json, .. } => inspect(&engine, &file, json, cache),
+        PluginCommand::List { directory, json, .. } => list(&engine, directory.as_deref(), json, compiler),
+        PluginCommand::Inspect { file, json, .. } => inspect(&engine, &file, json, compiler),
         PluginCommand::Run { plugin, inputs, output, settings, force, .. } => {
-            let plugin = load(&engine, &plugin, cache, Plugin::load)?;
+            let plugin = load(&engine, &plugin, compiler, Plugin::load)?;
             let settings = Arc::new(settings.into_iter().collect());
             run_all(&plugin, &inputs, &output, &settings, force)
         }
@@ -51,15 +51,10 @@ pub(super) fn engine(grants: BTreeMap<String, Grants>) -> Result<Arc<Engine>, Fa
     Engine::granting(1, Granted::new(grants).map_err(Fatal::failed)?).map_err(Fatal::failed)
 }
 
-fn list(
-    engine: &Arc<Engine>,
-    directory: Option<&Path>,
-    as_json: bool,
-    cache: Option<&Cache>,
-) -> Result<ExitCode, Fatal> {
+fn list(engine: &Arc<Engine>, directory: Option<&Path>, as_json: bool, compiler: &Compiler) -> Result<ExitCode, Fatal> {
     let catalog = match directory {
-        Some(directory) => registry::load_directory(engine, cache, directory),
-        None => registry::load_built_in(engine, cache),
+        Some(directory) => registry::load_directory(engine, compiler, directory),
+        None => registry::load_built_in(engine, compiler),
     };
     let catalog = catalog.map_err(Fatal::failed)?;
     let mut out = io::stdout().lock();
@@ -153,9 +148,9 @@ fn ask_row(ask: &Ask, plugin: &str) -> String {
     }
 }
 
-fn inspect(engine: &Arc<Engine>, file: &Path, as_json: bool, cache: Option<&Cache>) -> Result<ExitCode, Fatal> {
+fn inspect(engine: &Arc<Engine>, file: &Path, as_json: bool, compiler: &Compiler) -> Result<ExitCode, Fatal> {
     let started = Instant::now();
-    let plugin = load(engine, file, cache, Plugin::examine)?;
+    let plugin = load(engine, file, compiler, Plugin::examine)?;
     let mut out = io::stdout().lock();
     let mut print = || {
         if as_json {
@@ -177,8 +172,8 @@ fn inspect(engine: &Arc<Engine>, file: &Path, as_json: bool, cache: Option<&Cach
 fn load(
     engine: &Arc<Engine>,
     plugin: &Path,
-    cache: Option<&Cache>,
-    load: fn(&Arc<Engine>, Option<&Cache>, &str, &[u8]) -> Result<Plugin, LoadError>,
+    compiler: &Compiler,
+    load: impl FnOnce(&Arc<Engine>, &Compiler, &str, &[u8]) -> Result<Plugin, LoadError>,
 ) -> Result<Plugin, Fatal> {
     let built_in = plugin.to_str().and_then(registry::built_in_bytes);
     let bytes = match built_in {
@@ -188,7 +183,7 @@ fn load(
     };
     let name = plugin.file_stem().map_or_else(|| "plugin".into(), |stem| stem.to_string_lossy());
     let digest = Digest::of(&bytes);
-    load(engine, cache, &name, &bytes)
+    load(engine, compiler, &name, &bytes)
         .map_err(|error| Fatal::Failed(format!("{} ({}): {error}", plugin.display(), digest.short())))
 }
 

@@ -5,24 +5,28 @@
 
 mod asks;
 mod bindings;
+mod cache;
 mod clock;
 mod code;
-mod compile;
+mod compiler;
 mod engine;
 mod granted;
 mod http;
 mod imports;
 mod invoke;
 mod limits;
+mod load;
 mod wasi;
 
 pub use self::http::{Outbound, OutboundError};
 pub use asks::{Answer, Ask, Capability};
-pub use compile::{Cache, LoadError};
+pub use cache::Cache;
+pub use compiler::{CompileLimits, Compiler, compile_standard_input};
 pub use engine::{Engine, EngineError};
 pub use granted::Granted;
 pub use invoke::{Call, CallError, CallReport, CreatedOutput, ObjectInfo, Verdict};
 pub use limits::LimitHit;
+pub use load::LoadError;
 
 use std::{fmt, sync::Arc};
 

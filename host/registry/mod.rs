@@ -3,11 +3,12 @@
 //! A job takes one [`Catalog`] and keeps it to its end, so a reload never changes work in flight.
 
 mod catalog;
+mod compiling;
+mod file;
 mod load;
 mod watch;
 
 pub use catalog::{Catalog, Entry};
-pub use load::{
-    FileError, Refusal, RegistryError, built_in_bytes, built_in_names, load_built_in, load_directory, read_plugin_file,
-};
+pub use file::{FileError, read_plugin_file};
+pub use load::{Refusal, RegistryError, built_in_bytes, built_in_names, load_built_in, load_directory};
 pub use watch::Registry;

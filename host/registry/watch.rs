@@ -1,13 +1,14 @@
 //! Follows the plugin directory and swaps the catalog.
 
 use std::{
-    path::{Path, PathBuf},
+    io,
+    path::Path,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -15,9 +16,10 @@ use tokio::sync::watch;
 
 use super::{
     Catalog,
-    load::{self, RegistryError, UNSETTLED},
+    compiling::Compiling,
+    load::{self, FIRST_SETTLED, RegistryError, Source, UNSETTLED},
 };
-use crate::plugin::{Cache, Engine};
+use crate::plugin::{Compiler, Engine};
 
 /// Events that come closer together than this belong to one change.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -25,6 +27,10 @@ const DEBOUNCE: Duration = Duration::from_millis(50);
 /// How often the directory is scanned without an event: file systems of a network have none, and a
 /// directory that is replaced as a whole takes its watch with it.
 const RESCAN: Duration = Duration::from_secs(5);
+
+/// For how long the start waits for files that are being compiled: longer than the largest language runtimes take,
+/// since until then their objects have no plugin.
+const FIRST_COMPILED: Duration = Duration::from_secs(60);
 
 /// The current catalog, kept up to date until this is dropped.
 pub struct Registry {
@@ -37,8 +43,8 @@ impl Registry {
     ///
     /// # Errors
     /// See [`RegistryError`].
-    pub fn built_in(engine: &Arc<Engine>, cache: Option<&Cache>) -> Result<Self, RegistryError> {
-        Ok(Self::fixed(load::load_built_in(engine, cache)?))
+    pub fn built_in(engine: &Arc<Engine>, compiler: &Compiler) -> Result<Self, RegistryError> {
+        Ok(Self::fixed(load::load_built_in(engine, compiler)?))
     }
 
     /// A catalog that never changes.
@@ -48,22 +54,31 @@ impl Registry {
     }
 
     /// Loads every `NAME.wasm` of the directory, and from then on follows its changes on a thread of its
-    /// own. Blocks until the first catalog is there.
+    /// own. Blocks until the first catalog is there, for as long as compiling it takes, within a bound: what then is
+    /// not ready comes later. `compiler` is stopped when this is dropped.
     ///
     /// # Errors
     /// When the directory cannot be listed. A file in it that is no plugin is not an error: it is
     /// reported and left out.
-    pub fn watch(engine: Arc<Engine>, cache: Option<Cache>, directory: &Path) -> Result<Self, RegistryError> {
+    pub fn watch(engine: Arc<Engine>, compiler: Compiler, directory: &Path) -> Result<Self, RegistryError> {
         let (wake, woken) = sync_channel(1);
         // The watch is there before the first scan, so no change can fall between the two.
         let watcher = start_watcher(wake.clone(), directory);
-        let catalog = load::load_directory(&engine, cache.as_ref(), directory)?;
-        report(&Catalog::default(), &catalog);
-        let (publish, receiver) = watch::channel(Arc::new(catalog));
-        let follow = Follow { engine, cache, directory: directory.to_owned(), publish };
+        let source = Source { engine, compiler, directory: directory.to_owned() };
+        let tell = wake.clone();
+        // A full channel means that somebody is about to look.
+        let compiling = Compiling::start(&source, move || drop(tell.try_send(Wake::Look)));
+        let compiling = compiling.map_err(RegistryError::Thread)?;
+        let (publish, catalog) = watch::channel(Arc::default());
+        let (ready, first) = sync_channel(1);
+        let follow = Follow { source, compiling, publish, ready: Some(ready) };
         let thread = thread::Builder::new().name("plugins".into()).spawn(move || follow.run(&woken));
         let loader = Loader { wake, _watcher: watcher, thread: Some(thread.map_err(RegistryError::Thread)?) };
-        Ok(Self { catalog: receiver, _loader: Some(loader) })
+        match first.recv() {
+            Ok(first) => first?,
+            Err(_) => return Err(RegistryError::Thread(io::Error::other("it panicked, see the log"))),
+        }
+        Ok(Self { catalog, _loader: Some(loader) })
     }
 
     /// Follows the current catalog.
@@ -115,38 +130,73 @@ fn start_watcher(wake: SyncSender<Wake>, directory: &Path) -> Option<Recommended
 
 /// What the thread needs.
 struct Follow {
-    engine: Arc<Engine>,
-    cache: Option<Cache>,
-    directory: PathBuf,
+    source: Source,
+    compiling: Compiling,
     publish: watch::Sender<Arc<Catalog>>,
+    /// Where somebody waits for the first catalog.
+    ready: Option<SyncSender<Result<(), RegistryError>>>,
 }
 
 impl Follow {
-    fn run(self, woken: &Receiver<Wake>) {
-        let mut patience = RESCAN;
+    fn run(mut self, woken: &Receiver<Wake>) {
+        let started = Instant::now();
         let mut unreadable = false;
         loop {
-            match woken.recv_timeout(patience) {
-                Ok(Wake::Look) => thread::sleep(DEBOUNCE),
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            let mut catalog = Catalog::clone(&self.publish.borrow());
+            for (file, compiled) in self.compiling.take_done() {
+                catalog.complete(&file, compiled);
             }
-            let current = Arc::clone(&self.publish.borrow());
-            patience = match load::scan(&self.engine, self.cache.as_ref(), &self.directory, &current) {
+            let patience = match self.source.scan(&catalog) {
                 Ok(scan) => {
                     unreadable = false;
-                    report(&current, &scan.catalog);
-                    self.publish.send_replace(Arc::new(scan.catalog));
+                    catalog = scan.catalog;
+                    self.compiling.want(scan.uncompiled);
                     if scan.unsettled { UNSETTLED } else { RESCAN }
                 }
                 Err(error) => {
+                    // The first catalog is the one thing that the host cannot do without.
+                    if let Some(ready) = self.ready.take() {
+                        let _ = ready.send(Err(error));
+                        return;
+                    }
                     if !std::mem::replace(&mut unreadable, true) {
-                        tracing::error!(directory = %self.directory.display(), %error, "cannot list the plugin directory, keeping the plugins loaded before");
+                        tracing::error!(%error, "cannot list the plugin directory, keeping the plugins loaded before");
                     }
                     RESCAN
                 }
             };
+            self.publish(catalog);
+            let due = self.first_is_due(started, patience == UNSETTLED);
+            match woken.recv_timeout(due.map_or(patience, |due| patience.min(due))) {
+                // Where a file has just been compiled there is nothing to wait for.
+                Ok(Wake::Look) if self.compiling.has_done() => {}
+                Ok(Wake::Look) => thread::sleep(DEBOUNCE),
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            }
         }
+    }
+
+    fn publish(&self, catalog: Catalog) {
+        report(&self.publish.borrow(), &catalog);
+        self.publish.send_replace(Arc::new(catalog));
+    }
+
+    /// Lets go whoever waits for the first catalog once all is in it or it has taken too long. Answers how long that
+    /// may yet be.
+    fn first_is_due(&mut self, started: Instant, unsettled: bool) -> Option<Duration> {
+        let bound = match (unsettled, self.compiling.is_idle()) {
+            (true, _) => FIRST_SETTLED,
+            (false, false) => FIRST_COMPILED,
+            (false, true) => Duration::ZERO,
+        };
+        let left = bound.saturating_sub(started.elapsed());
+        let ready = if left.is_zero() { self.ready.take() } else { None };
+        if let Some(ready) = ready {
+            // Whoever does not wait any more has no use for it.
+            let _ = ready.send(Ok(()));
+        }
+        self.ready.is_some().then_some(left)
     }
 }
 

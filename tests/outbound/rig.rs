@@ -105,8 +105,8 @@ async fn answer_all(stream: impl AsyncRead + AsyncWrite + Unpin) {
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
-/// `/echo` says what was asked, `/to/URL` redirects, `/bytes/N` and `/head/N` have as many; `/silent` never answers, and `/drip`
-/// stops after a byte. Anything else is `hello`.
+/// `/echo` says what was asked, `/to/URL` redirects, `/bytes/N` and `/head/N` have as many; `/silent` never answers,
+/// and `/drip` stops after a byte. Anything else is `hello`.
 async fn answer(request: Request<Incoming>) -> Result<Answer, Infallible> {
     let full = |text: String| Response::new(Full::new(Bytes::from(text)).boxed());
     let path = request.uri().path().to_owned();

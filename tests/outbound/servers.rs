@@ -1,6 +1,6 @@
 //! Which servers a request may be for: what was granted, in its one spelling.
 
-use gristmill::plugin::{CallError, LoadError, Plugin};
+use gristmill::plugin::{CallError, Compiler, LoadError, Plugin};
 
 use super::rig::{Names, Web, fetch, grants, send};
 use crate::support::guests::{Calling, bytes, engine};
@@ -168,14 +168,14 @@ async fn a_redirect_leads_nowhere_that_a_request_would_not() {
 
 #[tokio::test]
 async fn without_a_grant_a_plugin_that_sends_requests_is_refused_and_could_not_send_them() {
-    let refused = Plugin::load(engine(), None, "fetch", &bytes("fetch")).unwrap_err();
+    let refused = Plugin::load(engine(), &Compiler::in_process(), "fetch", &bytes("fetch")).unwrap_err();
     let LoadError::NotGranted { import, key: "http", .. } = &refused else { panic!("{refused:?}") };
     assert!(import.starts_with("wasi:http/"), "{import}");
     let text = refused.to_string();
     assert!(text.ends_with("and is not granted that: set `http` in `[plugin.fetch]` to grant it"), "{text}");
 
     let web = Web::start().await;
-    let examined = Plugin::examine(engine(), None, "fetch", &bytes("fetch")).unwrap();
+    let examined = Plugin::examine(engine(), &Compiler::in_process(), "fetch", &bytes("fetch")).unwrap();
     let called = Calling::new("list", format!("GET http://127.0.0.1:{}/", web.port)).run(&examined).await;
     assert!(!matches!(called.report.result, Err(CallError::Trap { .. })), "{:?}", called.report);
     assert_eq!((called.text(), web.connections()), ("error HttpRequestDenied\n", 0));

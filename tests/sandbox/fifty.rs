@@ -44,6 +44,17 @@ fn forever(body: &str) -> String {
     ordinary(&format!("(loop $forever {body} (br $forever))"))
 }
 
+/// Rejects its object with the text that is there, in a place where there is none.
+fn rejects(pointer: i32, length: i32) -> String {
+    ordinary(&format!(
+        "(i32.store (i32.const 4096) (i32.const -1))
+        (i32.store8 (global.get $done) (i32.const 1))
+        (i32.store8 offset=4 (global.get $done) (i32.const 1))
+        (i32.store offset=8 (global.get $done) (i32.const {pointer}))
+        (i32.store offset=12 (global.get $done) (i32.const {length}))"
+    ))
+}
+
 /// Creates an output of a new name each time: its first four bytes count.
 const CREATE_ANOTHER: &str = "(i32.store8 (i32.const 3072) (i32.add (i32.const 97)
         (i32.rem_u (local.get $arguments) (i32.const 26))))
@@ -54,45 +65,67 @@ fn modules() -> Vec<(&'static str, String, Ends)> {
     let deadline = Limit(LimitHit::Deadline(SOON));
     vec![
         // Floods of calls.
-        ("logs without end", forever("(call $log (i32.const 0) (i32.const 0) (i32.const 0))"), Limit(LimitHit::LogLines(100))),
+        (
+            "logs without end",
+            forever("(call $log (i32.const 0) (i32.const 0) (i32.const 0))"),
+            Limit(LimitHit::LogLines(100)),
+        ),
         (
             "logs much without end",
             forever("(call $log (i32.const 0) (i32.const 0) (i32.const 4096))"),
             Limit(LimitHit::LogBytes(64 << 10)),
         ),
-        ("asks for settings without end", forever("(call $setting (i32.const 3072) (i32.const 7) (global.get $result))"), deadline),
+        (
+            "asks for settings without end",
+            forever("(call $setting (i32.const 3072) (i32.const 7) (global.get $result))"),
+            deadline,
+        ),
         (
             "asks for the name of a megabyte without end",
             forever("(call $setting (i32.const 0x20000) (i32.const 0x100000) (global.get $result))"),
             deadline,
         ),
-        ("reads nothing without end", forever(
-            "(call $read (local.get $body) (i32.const -1) (global.get $result)) (global.set $free (i32.const 65536))"), deadline),
-        ("reads without an allocator that frees", forever("(global.set $free (i32.add (global.get $free) (i32.const 65536)))
+        (
+            "reads nothing without end",
+            forever(
+                "(call $read (local.get $body) (i32.const -1) (global.get $result))
+                (global.set $free (i32.const 65536))",
+            ),
+            deadline,
+        ),
+        (
+            "reads without an allocator that frees",
+            forever(
+                "(global.set $free (i32.add (global.get $free) (i32.const 65536)))
             (call $read (local.get $body) (i32.const -1) (global.get $result))
-            (i32.store (global.get $free) (i32.const 1))"), Trap("realloc")),
+            (i32.store (global.get $free) (i32.const 1))",
+            ),
+            Trap("realloc"),
+        ),
         // Leaks.
         (
             "keeps an output of each name",
-            body(&format!("(local.set $arguments (i32.const 0)) (loop $forever {CREATE_ANOTHER}
-                (drop (call $output)) (br $forever))")),
+            body(&format!(
+                "(local.set $arguments (i32.const 0)) (loop $forever {CREATE_ANOTHER}
+                (drop (call $output)) (br $forever))"
+            )),
             Limit(LimitHit::Outputs(20)),
         ),
         (
             "drops an output of each name",
-            body(&format!("(local.set $arguments (i32.const 0)) (loop $forever {CREATE_ANOTHER}
-                (call $drop-output (call $output)) (br $forever))")),
+            body(&format!(
+                "(local.set $arguments (i32.const 0)) (loop $forever {CREATE_ANOTHER}
+                (call $drop-output (call $output)) (br $forever))"
+            )),
             Limit(LimitHit::Outputs(20)),
         ),
-        (
-            "is refused the same name without end",
-            forever("(drop (call $output))"),
-            deadline,
-        ),
+        ("is refused the same name without end", forever("(drop (call $output))"), deadline),
         (
             "writes without end",
-            body("(local.set $arguments (call $output)) (loop $forever
-                (call $write (local.get $arguments) (i32.const 0) (i32.const 0x100000)) (br $forever))"),
+            body(
+                "(local.set $arguments (call $output)) (loop $forever
+                (call $write (local.get $arguments) (i32.const 0) (i32.const 0x100000)) (br $forever))",
+            ),
             Limit(LimitHit::OutputBytes(1 << 20)),
         ),
         ("drops its body and goes on", body("(call $drop-body (local.get $body))"), Fine),
@@ -102,12 +135,19 @@ fn modules() -> Vec<(&'static str, String, Ends)> {
         ("takes memory at once", body("(drop (memory.grow (i32.const 60000)))"), Limit(LimitHit::Memory(16 << 20))),
         (
             "touches all the memory that it may have",
-            body("(drop (memory.grow (i32.const 236))) (memory.fill (i32.const 4096) (i32.const 1) (i32.const 0xffe000))"),
+            body(
+                "(drop (memory.grow (i32.const 236)))
+                (memory.fill (i32.const 4096) (i32.const 1) (i32.const 0xffe000))",
+            ),
             Fine,
         ),
         (
             "takes a table without end",
-            beside("(table $t 1 funcref)", "(loop $more (br_if $more (i32.ne (table.grow $t (ref.null func) (i32.const 1000)) (i32.const -1))))"),
+            beside(
+                "(table $t 1 funcref)",
+                "(loop $more
+                    (br_if $more (i32.ne (table.grow $t (ref.null func) (i32.const 1000)) (i32.const -1))))",
+            ),
             Fine,
         ),
         ("calls itself without end", beside("(func $dive (call $dive))", "(call $dive)"), Limit(LimitHit::Stack)),
@@ -115,8 +155,10 @@ fn modules() -> Vec<(&'static str, String, Ends)> {
         (
             "calls the host from its allocator",
             plugin(
-                &format!("{MEMORY} (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32)
-                    (call $log (i32.const 1) (i32.const 0) (i32.const 0)) (global.get $free))"),
+                &format!(
+                    "{MEMORY} (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32)
+                    (call $log (i32.const 1) (i32.const 0) (i32.const 0)) (global.get $free))"
+                ),
                 "(global.get $done)",
             ),
             Trap("cannot leave component instance"),
@@ -124,8 +166,12 @@ fn modules() -> Vec<(&'static str, String, Ends)> {
         (
             "calls `process` from its allocator",
             plugin(
-                &format!("{MEMORY} (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) (call $again (i32.const 0)))
-                    (func $again (param i32) (result i32) (call $read (i32.const 1) (i32.const 1) (i32.const 0)) (i32.const 0))"),
+                &format!(
+                    "{MEMORY}
+                    (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) (call $again (i32.const 0)))
+                    (func $again (param i32) (result i32)
+                        (call $read (i32.const 1) (i32.const 1) (i32.const 0)) (i32.const 0))"
+                ),
                 "(global.get $done)",
             ),
             Trap("cannot leave component instance"),
@@ -143,7 +189,11 @@ fn modules() -> Vec<(&'static str, String, Ends)> {
         ),
         (
             "calls the host after its answer",
-            beside("(func (export \"cabi_post_process\") (param i32) (call $log (i32.const 1) (i32.const 0) (i32.const 0)))", ""),
+            beside(
+                "(func (export \"cabi_post_process\") (param i32)
+                    (call $log (i32.const 1) (i32.const 0) (i32.const 0)))",
+                "",
+            ),
             Trap("cannot leave component instance"),
         ),
         (
@@ -157,12 +207,8 @@ fn modules() -> Vec<(&'static str, String, Ends)> {
             Trap("cannot leave component instance"),
         ),
         // Answers.
-        ("answers with a reason beyond its memory", body("(i32.store8 (global.get $done) (i32.const 0))
-            (i32.store8 offset=4 (global.get $done) (i32.const 1))
-            (i32.store offset=8 (global.get $done) (i32.const 1024)) (i32.store offset=12 (global.get $done) (i32.const -1))"), Trap("out of bounds")),
-        ("answers with a reason that is no text", body("(i32.store8 (global.get $done) (i32.const 0))
-            (i32.store8 offset=4 (global.get $done) (i32.const 1)) (i32.store (i32.const 4096) (i32.const -1))
-            (i32.store offset=8 (global.get $done) (i32.const 4096)) (i32.store offset=12 (global.get $done) (i32.const 4))"), Trap("utf-8")),
+        ("answers with a reason beyond its memory", rejects(1024, -1), Trap("out of bounds")),
+        ("answers with a reason that is no text", rejects(4096, 4), Trap("utf-8")),
         ("divides by nothing", body("(drop (i64.rem_s (i64.const 1) (i64.const 0)))"), Trap("divide by zero")),
         ("overflows a number", body("(drop (i32.div_s (i32.const 0x80000000) (i32.const -1)))"), Trap("overflow")),
         ("makes a whole number of none", body("(drop (i32.trunc_f64_s (f64.const nan)))"), Trap("integer")),

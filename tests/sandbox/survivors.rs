@@ -76,7 +76,8 @@ fn dirtying(then: &str) -> String {
         (func $process (export "process") (param $arguments i32) (result i32)
             (call $logs (i32.const 99))
             (call $write (call $outputs (i32.const 19)) (i32.const 0) (i32.const 65536))
-            (call $read (i32.load (i32.add (local.get $arguments) (i32.const 96))) (i32.const 4096) (i32.const 0x3ff100))
+            (call $read
+                (i32.load (i32.add (local.get $arguments) (i32.const 96))) (i32.const 4096) (i32.const 0x3ff100))
             (drop (memory.grow (i32.const 128)))
             (memory.fill (i32.const 0) (i32.const 0xaa) (i32.const 0x3f0000))
             (memory.fill (i32.const 0x400000) (i32.const 0xaa) (i32.const 0x800000))

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use gristmill::{
     config::Limits,
     io::{Body, BoxFuture, IoError, OutputMeta, Outputs},
-    plugin::{Call, CallError, CallReport, Engine, ObjectInfo, Plugin},
+    plugin::{Call, CallError, CallReport, Compiler, Engine, ObjectInfo, Plugin},
 };
 
 /// Numbers in a record of the script: the call and its arguments.
@@ -47,7 +47,7 @@ const LIMITS: Limits = Limits {
 pub async fn play(script: &[u8]) -> CallReport {
     static PUPPET: LazyLock<Plugin> = LazyLock::new(|| {
         let module = modules::module(include_str!("../corpus/puppet.wat"), "");
-        Plugin::load(&Engine::new(SLOTS).unwrap(), None, "puppet", &module).unwrap()
+        Plugin::load(&Engine::new(SLOTS).unwrap(), &Compiler::in_process(), "puppet", &module).unwrap()
     });
     let (alive, staged) = (Arc::new(()), Arc::new(Staged::default()));
     let body = Script { bytes: Bytes::copy_from_slice(script), position: 0, _alive: Arc::clone(&alive) };

@@ -4,20 +4,23 @@
 //! then made visible, then the object is moved, and only then does the caller acknowledge the message.
 //! Doing any of it twice leaves the same state as doing it once.
 
+mod call;
+
 use std::{collections::HashMap, future::Future, sync::Arc};
 
 use tokio::{runtime::Handle, sync::watch};
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::sync::CancellationToken;
 
+use self::call::{Ran, Run};
 use crate::{
     admission::{Seat, Turn},
-    config::{Config, Limits, Use},
+    config::{Config, Use},
     event::ObjectEvent,
     io::IoError,
     key,
-    plugin::{Call, CallError, CallReport, CreatedOutput, LimitHit, ObjectInfo, Plugin, Verdict},
+    plugin::{CallError, CallReport, CreatedOutput, LimitHit, ObjectInfo, Plugin, Verdict},
     provenance::{PluginVersion, Provenance},
-    registry::Catalog,
+    registry::{Catalog, Versions},
     retry::{Class, Failure},
     route,
     store::{Existing, Expect, ObjectMeta, Store, StoreError},
@@ -235,26 +238,13 @@ async fn run_steps<S: Store>(
     // The turn may have taken long to come: what runs are the plugins of now. Found before the first one runs,
     // as a missing plugin should not cost the others' work.
     let catalog = Arc::clone(&ctx.catalog.borrow());
-    let plugins = uses.iter().map(|used| find(&catalog, used)).collect::<Result<Vec<_>, _>>()?;
+    let versions = uses.iter().map(|used| find(&catalog, used)).collect::<Result<Vec<_>, _>>()?;
     let mut made_by: HashMap<String, String> = HashMap::new();
     let mut steps = Vec::with_capacity(uses.len());
     let most = ctx.store.room().await / STAGING_PART;
-    for ((index, used), plugin) in uses.iter().enumerate().zip(plugins) {
-        let staging = ctx.store.staging(&provenance(ctx.store.meta(object), vec![plugin.version()]));
-        let call = Call {
-            object: object_info(ctx, event, ctx.store.meta(object), attempt),
-            body: ctx.store.body(object),
-            outputs: Arc::new(staging.clone()),
-            destination: destination.to_owned(),
-            settings: Arc::clone(&used.settings),
-            limits: Limits { output_bytes: used.limits.output_bytes.min(most), ..used.limits },
-        };
-        let (guest, hold) = (Arc::clone(&plugin), turn.hold(&used.plugin));
-        let call = AbortOnDropHandle::new(ctx.guests.spawn(async move {
-            let _hold = hold;
-            guest.call(call).await
-        }));
-        let CallReport { result, outputs, .. } = call.await.map_err(|error| host_panic(&plugin, &error))?;
+    for ((index, used), versions) in uses.iter().enumerate().zip(versions) {
+        let run = Run { ctx, turn: &*turn, event, object, used, destination, attempt, most };
+        let Ran { plugin, staging, report: CallReport { result, outputs, .. }, .. } = run.through(&versions).await?;
         if uses[index + 1..].iter().all(|later| later.plugin != used.plugin) {
             turn.is_done_with(&used.plugin);
         }
@@ -282,12 +272,12 @@ async fn run_steps<S: Store>(
     Ok(steps)
 }
 
-fn find(catalog: &Catalog, used: &Use) -> Result<Arc<Plugin>, Failure> {
+fn find(catalog: &Catalog, used: &Use) -> Result<Versions, Failure> {
     let missing = || {
         let reason = format!("no plugin `{0}` is loaded: put a good `{0}.wasm` into the plugin directory", used.plugin);
         Failure::new(Class::PluginMissing, reason)
     };
-    catalog.get(&used.plugin).cloned().ok_or_else(missing)
+    catalog.versions(&used.plugin).ok_or_else(missing)
 }
 
 /// The source does not exist. Either an earlier delivery moved it and could not acknowledge, or somebody
@@ -364,10 +354,11 @@ fn provenance(source: &ObjectMeta, plugins: Vec<PluginVersion>) -> Provenance {
     }
 }
 
-fn object_info<S>(ctx: &Context<S>, event: &ObjectEvent, meta: &ObjectMeta, attempt: u32) -> ObjectInfo {
+/// What a plugin is told of an object.
+pub fn object_info(bucket: &str, event_time: Option<&str>, meta: &ObjectMeta, attempt: u32) -> ObjectInfo {
     let name = key::name(&meta.key);
     ObjectInfo {
-        bucket: ctx.bucket.clone(),
+        bucket: bucket.to_owned(),
         key: meta.key.clone(),
         name: name.to_owned(),
         stem: key::stem(name).to_owned(),
@@ -376,7 +367,7 @@ fn object_info<S>(ctx: &Context<S>, event: &ObjectEvent, meta: &ObjectMeta, atte
         version_id: meta.version_id.clone(),
         content_type: meta.content_type.clone(),
         metadata: meta.metadata.clone(),
-        event_time: event.event_time.clone(),
+        event_time: event_time.map(str::to_owned),
         attempt,
     }
 }

@@ -6,7 +6,8 @@
 //! - [`worker`] receives and settles, [`admission`] says who may go on; [`job`] is one object from top to
 //!   bottom.
 //! - [`route`], [`key`] and [`retry`] decide, without doing anything.
-//! - [`registry`] knows which plugins there are; [`plugin`] runs one in its sandbox.
+//! - [`registry`] knows which plugins there are; [`plugin`] runs one in its sandbox; [`release`] says which
+//!   version takes an object, [`made`] in what two versions differ.
 //! - [`store`] holds the objects; [`io`] is where its bytes meet the plugin's calls,
 //!   [`provenance`] what it knows of where they came from.
 //! - [`aws`] connects to SQS and S3, and to what speaks like them.
@@ -24,10 +25,12 @@ pub mod event;
 pub mod io;
 pub mod job;
 pub mod key;
+pub mod made;
 pub mod plugin;
 pub mod provenance;
 pub mod queue;
 pub mod registry;
+pub mod release;
 pub mod report;
 pub mod retry;
 pub mod route;

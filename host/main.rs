@@ -80,7 +80,14 @@ fn run(cli: Cli) -> Result<ExitCode, Fatal> {
             let how = commands::reconcile::How { older_than, include_dead, dry_run, json };
             commands::reconcile::reconcile(&place_config(&place)?, &how)
         }
-        Command::Plugin(command) => commands::plugin::run(command, user_cache().as_ref()),
+        Command::Replay { place, key, plugin, commit, json } => {
+            let how = commands::replay::How { key, plugin, commit, json };
+            commands::replay::replay(&place_config(&place)?, &how, user_cache().as_ref())
+        }
+        Command::Plugin(command) => {
+            let config = command.place().map(place_config).transpose()?;
+            commands::plugin::run(command, config.as_ref(), user_cache().as_ref())
+        }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "gristmill", &mut io::stdout());
             Ok(ExitCode::SUCCESS)
@@ -135,7 +142,16 @@ fn load_config(file: &ConfigFile, overrides: Overrides) -> Result<Config, Fatal>
         cores: thread::available_parallelism().map_or(1, usize::from),
         is_directory: Path::is_dir,
     };
-    config::load(sources).map_err(|errors| Fatal::Config(errors.to_string()))
+    let mut config = config::load(sources).map_err(|errors| Fatal::Config(errors.to_string()))?;
+    config.state = config.state.or_else(user_state);
+    Ok(config)
+}
+
+/// Where a host without a directory of its own remembers things; nowhere if this user has no such place.
+fn user_state() -> Option<PathBuf> {
+    let base = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = base.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/state")))?;
+    Some(base.join("gristmill"))
 }
 
 /// Where commands without a directory of their own keep compiled code; nowhere if that cannot be had.

@@ -105,10 +105,10 @@ const NEVER: &[(&[&str], &[&str], &str)] = &[
         &["crate::queue", "crate::store", "crate::job", "crate::worker"],
         "the registry knows plugins only",
     ),
-    (&["job.rs"], &["crate::queue", "crate::worker", "crate::report"], "an object knows nothing of messages"),
+    (&["job.rs", "job/"], &["crate::queue", "crate::worker", "crate::report"], "an object knows nothing of messages"),
     (&["worker.rs"], &["crate::plugin", "crate::registry", "crate::report"], "messages know nothing of plugins"),
     (
-        &["event/", "key.rs", "route.rs", "retry.rs", "text.rs", "provenance.rs"],
+        &["event/", "key.rs", "release/", "route.rs", "retry.rs", "text.rs", "provenance.rs"],
         IO,
         "decisions are pure: plain data in, plain data out",
     ),
@@ -123,7 +123,7 @@ const NEVER: &[(&[&str], &[&str], &str)] = &[
         "who may go on does not depend on what he does",
     ),
     (
-        &["job.rs", "worker.rs", "queue/mod.rs", "queue/lease.rs", "store/mod.rs", "io.rs"],
+        &["job.rs", "job/", "worker.rs", "queue/mod.rs", "queue/lease.rs", "store/mod.rs", "io.rs"],
         &["crate::queue::local", "crate::store::local", "crate::queue::intake", "crate::directory", "crate::sqlite"],
         "local mode is one of two",
     ),

@@ -54,7 +54,7 @@ fn wrong_usage_is_64() {
 
 #[test]
 fn help_and_version_are_no_mistakes() {
-    let verbs: [(&[&str], &[&str]); 14] = [
+    let verbs: [(&[&str], &[&str]); 16] = [
         (
             &[],
             &[
@@ -63,6 +63,7 @@ fn help_and_version_are_no_mistakes() {
                 "check",
                 "dlq",
                 "reconcile",
+                "replay",
                 "plugin",
                 "completions",
                 "--log-format",
@@ -82,8 +83,10 @@ fn help_and_version_are_no_mistakes() {
         (&["dlq", "redrive"], &["[ID]...", "--all", "--class", "--reason", "--rate", "--dry-run", "Examples:"]),
         (&["dlq", "purge"], &["[ID]...", "--all", "--class", "--reason", "--dry-run", "Examples:"]),
         (&["reconcile"], &["--older-than", "--include-dead", "--dry-run", "--json", "Examples:"]),
-        (&["plugin"], &["list", "inspect", "run"]),
-        (&["plugin", "list"], &["[DIR]", "--json"]),
+        (&["replay"], &["<KEY>", "--plugin <FILE|NAME@DIGEST>", "--commit", "--json", "-d, --directory", "Examples:"]),
+        (&["plugin"], &["list", "inspect", "promote", "rollback", "run"]),
+        (&["plugin", "list"], &["[DIR]", "-d, --directory", "--json"]),
+        (&["plugin", "promote"], &["<NAME>", "-c, --config", "-d, --directory"]),
         (&["plugin", "inspect"], &["<FILE>", "--json"]),
         (&["plugin", "run"], &["<PLUGIN>", "<INPUT>...", "-o, --output", "--set", "--force"]),
     ];

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::{File, Permissions},
     io::{self, Write as _},
-    os::unix::fs::{FileExt as _, PermissionsExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
@@ -16,23 +16,25 @@ use bytesize::ByteSize;
 use serde_json::json;
 use tempfile::NamedTempFile;
 
-use super::{Fatal, LOCAL_BUCKET};
+use super::{Fatal, LOCAL_BUCKET, file::FileBody, release};
 use crate::{
     cli::PluginCommand,
-    config::Limits,
-    io::{Body, BoxFuture, IoError, OutputMeta, Outputs},
+    config::{Config, Limits, Plugins},
+    io::{BoxFuture, IoError, OutputMeta, Outputs},
     key,
     plugin::{Cache, Call, CallError, CallReport, Digest, Engine, ObjectInfo, Plugin, Verdict},
     registry::{self, Entry},
 };
 
-/// `gristmill plugin …`. Compiled code is kept in `cache` when there is one.
+/// `gristmill plugin …`, with the configuration of the host that it is about, if it is about one. Compiled code is kept in `cache` when there is one.
 ///
 /// # Errors
 /// When a file or directory cannot be read, or a plugin is refused.
-pub fn run(command: PluginCommand, cache: Option<&Cache>) -> Result<ExitCode, Fatal> {
+pub fn run(command: PluginCommand, config: Option<&Config>, cache: Option<&Cache>) -> Result<ExitCode, Fatal> {
     match command {
-        PluginCommand::List { directory, json } => list(directory.as_deref(), json, cache),
+        PluginCommand::List { plugins, json, .. } => list(plugins.as_deref(), config, json, cache),
+        PluginCommand::Promote { name, .. } => release::change(config, &name, release::Verb::Promote),
+        PluginCommand::Rollback { name, .. } => release::change(config, &name, release::Verb::RollBack),
         PluginCommand::Inspect { file, json } => inspect(&file, json, cache),
         PluginCommand::Run { plugin, inputs, output, settings, force } => {
             let plugin = load(&plugin, cache)?;
@@ -47,8 +49,18 @@ pub(super) fn engine() -> Result<Arc<Engine>, Fatal> {
     Engine::new(1).map_err(Fatal::failed)
 }
 
-fn list(directory: Option<&Path>, as_json: bool, cache: Option<&Cache>) -> Result<ExitCode, Fatal> {
-    let catalog = match directory {
+fn list(
+    directory: Option<&Path>,
+    config: Option<&Config>,
+    as_json: bool,
+    cache: Option<&Cache>,
+) -> Result<ExitCode, Fatal> {
+    let configured = config.and_then(|config| match &config.plugins {
+        Plugins::BuiltIn => None,
+        Plugins::Directory(directory) => Some(directory.as_path()),
+    });
+    let known = config.map(release::Known::of).transpose()?.flatten();
+    let catalog = match directory.or(configured) {
         Some(directory) => registry::load_directory(&engine()?, cache, directory),
         None => registry::load_built_in(&engine()?, cache),
     };
@@ -63,6 +75,12 @@ fn list(directory: Option<&Path>, as_json: bool, cache: Option<&Cache>) -> Resul
                 writeln!(out, "{}", entry_json(name, entry))?
             } else {
                 writeln!(out, "{}", entry_row(name, entry))?
+            }
+        }
+        for (plugin, record) in known.iter().flat_map(release::Known::records) {
+            match as_json {
+                true => writeln!(out, "{}", release::json(plugin, record))?,
+                false => release::rows(plugin, record).iter().try_for_each(|row| writeln!(out, "{row}"))?,
             }
         }
         Ok(())
@@ -199,7 +217,7 @@ async fn run_one(
             event_time: None,
             attempt: 1,
         },
-        body: Box::new(FileBody { file, position: 0 }),
+        body: Box::new(FileBody::new(file)),
         outputs: Arc::clone(&staged) as Arc<dyn Outputs>,
         destination: name.to_owned(),
         settings: Arc::clone(settings),
@@ -235,41 +253,6 @@ async fn run_one(
                 .map_or_else(String::new, |frames| format!("\n  at {}", frames.replace(" <- ", "\n     ")));
             Err(format!("failed in {took}: {error}{at}"))
         }
-    }
-}
-
-/// A file as an object. It blocks: in a process for one object a slow disk holds up nobody else.
-struct FileBody {
-    file: File,
-    position: u64,
-}
-
-impl FileBody {
-    fn at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        let mut bytes = vec![0; len];
-        let mut filled = 0;
-        while filled < len {
-            match self.file.read_at(&mut bytes[filled..], offset.saturating_add(filled as u64))? {
-                0 => break,
-                n => filled += n,
-            }
-        }
-        bytes.truncate(filled);
-        Ok(Bytes::from(bytes))
-    }
-}
-
-impl Body for FileBody {
-    fn read(&mut self, max: usize) -> BoxFuture<'_, Result<Bytes, IoError>> {
-        Box::pin(async move {
-            let bytes = self.at(self.position, max).map_err(unavailable)?;
-            self.position += bytes.len() as u64;
-            Ok(bytes)
-        })
-    }
-
-    fn read_at(&mut self, offset: u64, len: usize) -> BoxFuture<'_, Result<Bytes, IoError>> {
-        Box::pin(async move { self.at(offset, len).map_err(unavailable) })
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
         intake::Intake,
         local::{Clock, LocalQueue},
     },
-    registry::{Catalog, Registry},
+    registry::{Catalog, Registry, Releases},
     report::{Reporter, Style, Summary},
     store::{Store, local::LocalStore},
     text,
@@ -222,9 +222,18 @@ fn registry(config: &Config, cache: Option<Cache>) -> Result<Registry, Fatal> {
     let engine = Engine::new(config.slots).map_err(Fatal::failed)?;
     match &config.plugins {
         Plugins::BuiltIn => Registry::built_in(&engine, cache.as_ref()),
-        Plugins::Directory(plugins) => Registry::watch(engine, cache, plugins),
+        Plugins::Directory(plugins) => Registry::watch(engine, cache, plugins, releases(config)?),
     }
     .map_err(Fatal::failed)
+}
+
+/// Where releases of plugins are decided and remembered.
+fn releases(config: &Config) -> Result<Option<Releases>, Fatal> {
+    let Some(folder) = super::releases(config) else {
+        tracing::warn!("nowhere to remember releases of plugins, so canaries are not tried: set `state` or HOME");
+        return Ok(None);
+    };
+    Releases::open(&folder, config.canaries.clone()).map(Some).map_err(Fatal::failed)
 }
 
 /// Says what of the last runs needs somebody.

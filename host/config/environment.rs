@@ -16,6 +16,7 @@ pub(super) const KEYS: &[&str] = &[
     "source_prefix",
     "destination_prefix",
     "plugins",
+    "state",
     "slots",
     "bytes_in_flight",
     "visibility_timeout",

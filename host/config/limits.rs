@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use super::{
-    Limits, Retry,
+    Canary, Limits, Retry,
     document::Table,
     error::{Located, Problems},
-    value::{count, duration, plugin_name, size},
+    value::{count, duration, percentage, plugin_name, size},
 };
 
 /// The most memory of one call, and so the size of a slot in the engine's pool.
@@ -43,6 +43,18 @@ const BACK_OFF: RangeInclusive<Duration> = Duration::from_millis(1)..=MAX_VISIBI
 /// More than there are slots is the same as no bound; none at all would keep the objects for ever.
 const CONCURRENCY: RangeInclusive<usize> = 1..=1_000;
 
+/// Some objects must stay with the stable version, or there would be nothing to hold the canary against.
+const SHARE: RangeInclusive<f64> = 0.001..=0.9;
+
+/// Nothing is decided after nothing; and who wants to see more than a million objects has a stable version.
+const AFTER: RangeInclusive<u32> = 1..=1_000_000;
+
+/// Of its objects, a canary cannot fail on more than all.
+const FAILURE_MARGIN: RangeInclusive<f64> = 0.0..=1.0;
+
+/// Ten times as slow is as good as any.
+const LATENCY_MARGIN: RangeInclusive<f64> = 0.0..=10.0;
+
 /// Reads what a table of limits says over `defaults`.
 pub(super) fn read_limits(mut table: Table<'_>, defaults: Limits) -> Limits {
     let mut limits = defaults;
@@ -76,23 +88,41 @@ pub(super) fn read_retry(mut table: Table<'_>, problems: &Problems) -> (Retry, b
     (retry, has_default_attempts)
 }
 
-/// Reads `[plugin.NAME]`: how many calls of each plugin there may be at the same time. No route needs to use
-/// the plugin, and no file needs to hold it yet.
-pub(super) fn read_concurrency(
-    tables: Vec<(Located<String>, Table<'_>)>,
-    problems: &Problems,
-) -> BTreeMap<String, usize> {
-    let mut concurrency = BTreeMap::new();
+/// What `[plugin.NAME]` says of the plugins that somebody named.
+#[derive(Default)]
+pub(super) struct Named {
+    /// How many calls there may be at the same time.
+    pub concurrency: BTreeMap<String, usize>,
+    /// How a canary is tried.
+    pub canaries: BTreeMap<String, Canary>,
+}
+
+/// Reads `[plugin.NAME]`. No route needs to use the plugin, and no file needs to hold it yet.
+pub(super) fn read_plugins(tables: Vec<(Located<String>, Table<'_>)>, problems: &Problems) -> Named {
+    let mut named = Named::default();
     for (name, mut table) in tables {
         if let Err(message) = plugin_name(&name.value) {
             problems.add(name.origin, message);
         }
         if let Some(given) = table.scalar("concurrency", count(CONCURRENCY)) {
-            concurrency.insert(name.value, given.value);
+            named.concurrency.insert(name.value.clone(), given.value);
+        }
+        if let Some(canary) = table.table("canary", "[plugin.NAME.canary]") {
+            named.canaries.insert(name.value, read_canary(canary));
         }
         table.finish();
     }
-    concurrency
+    named
+}
+
+fn read_canary(mut table: Table<'_>) -> Canary {
+    let mut canary = Canary::default();
+    set(&mut canary.share, table.text("share", percentage(SHARE)));
+    set(&mut canary.after, table.scalar("after", count(AFTER)));
+    set(&mut canary.failure_margin, table.text("failure_margin", percentage(FAILURE_MARGIN)));
+    set(&mut canary.latency_margin, table.text("latency_margin", percentage(LATENCY_MARGIN)));
+    table.finish();
+    canary
 }
 
 fn set<T>(field: &mut T, given: Option<Located<T>>) {

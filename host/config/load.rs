@@ -13,7 +13,7 @@ use super::{
     environment::Environment,
     error::{Located, Problems},
     layers::Layers,
-    limits::{read_concurrency, read_limits, read_retry},
+    limits::{Named, read_limits, read_plugins, read_retry},
     routes::{Defaults, refuse_loop},
     value,
 };
@@ -99,6 +99,7 @@ fn read(sources: &Sources, problems: &Problems) -> Option<Config> {
 
     let place = layers.place();
     let plugins = layers.path("plugins", overrides.plugins.as_deref().map(|path| ("--plugins", path)));
+    let state = layers.path("state", None);
     let slots = layers.count("slots", ("--slots", overrides.slots), value::count(SLOTS));
     let bytes_in_flight = layers.scalar("bytes_in_flight", value::size(BYTES_IN_FLIGHT));
     let visibility_timeout = layers.scalar("visibility_timeout", value::duration(VISIBILITY));
@@ -109,7 +110,7 @@ fn read(sources: &Sources, problems: &Problems) -> Option<Config> {
     let retry = file.table("retry", "[retry]").map(|table| read_retry(table, problems));
     let (retry, has_default_attempts) = retry.unwrap_or((Retry::default(), true));
     let named = file.named_tables("plugin", "[plugin.NAME]").unwrap_or_default();
-    let concurrency = read_concurrency(named, problems);
+    let Named { concurrency, canaries } = read_plugins(named, problems);
     let defaults = Defaults {
         source_prefix: source_prefix.as_deref(),
         destination_prefix: destination_prefix.as_deref(),
@@ -136,11 +137,21 @@ fn read(sources: &Sources, problems: &Problems) -> Option<Config> {
         refuse_plugins_among_objects(plugins.as_ref(), &folders, problems);
     }
     let default_slots = default_slots(&place, sources.cores);
+    let state = match (&place, state) {
+        // It goes with the objects, as the queue does.
+        (Place::Directory(_), Some(Located { origin, .. })) => {
+            problems.add(origin, "`state`: local mode keeps everything in its directory; leave it out");
+            None
+        }
+        (Place::Directory(directory), None) => Some(directory.join(STATE)),
+        (Place::Bucket(_), state) => state.map(|given| given.value),
+    };
     Some(Config {
         place,
         source_prefix,
         destination_prefix,
         plugins: plugins.map_or(Plugins::BuiltIn, |given| Plugins::Directory(given.value)),
+        state,
         routes,
         has_default_routes,
         retry,
@@ -148,6 +159,7 @@ fn read(sources: &Sources, problems: &Problems) -> Option<Config> {
         visibility_timeout: visibility_timeout.map_or(DEFAULT_VISIBILITY, |given| given.value),
         slots: slots.map_or(default_slots, |given| given.value),
         concurrency,
+        canaries,
         bytes_in_flight: bytes_in_flight.map_or(DEFAULT_BYTES_IN_FLIGHT, |given| given.value),
         drain_timeout: drain_timeout.map_or(DEFAULT_DRAIN, |given| given.value),
     })

@@ -55,6 +55,9 @@ pub struct Config {
     pub destination_prefix: String,
     /// Where the plugins are.
     pub plugins: Plugins,
+    /// Where the host keeps what it must remember of its plugins: their versions, and what was decided about
+    /// them. In local mode that is its own directory, else as given, or wherever the user's programs do so.
+    pub state: Option<PathBuf>,
     /// In order; the first that matches takes the object.
     pub routes: Vec<Route>,
     /// Whether nobody wrote `routes`: they then name the built-in plugins, whatever the directory holds.
@@ -69,6 +72,8 @@ pub struct Config {
     pub slots: usize,
     /// How many calls of a plugin there may be at the same time, for the plugins that somebody named.
     pub concurrency: BTreeMap<String, usize>,
+    /// How canaries are tried, for the plugins that somebody named.
+    pub canaries: BTreeMap<String, Canary>,
     /// Bytes that the objects in the hands of plugins may have together. A larger one has the host's plugins
     /// for itself.
     pub bytes_in_flight: u64,
@@ -92,6 +97,27 @@ impl Config {
     #[must_use]
     pub fn concurrency(&self, plugin: &str) -> usize {
         self.concurrency.get(plugin).copied().unwrap_or_else(|| self.slots.saturating_mul(3).div_ceil(4)).max(1)
+    }
+}
+
+/// How a new version of a plugin is tried: `NAME@canary.wasm` beside `NAME.wasm`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Canary {
+    /// The part of the objects that it gets, above 0 and below 1.
+    pub share: f64,
+    /// Promoted after so many objects that it did not fail on.
+    pub after: u32,
+    /// Rolled back when it fails on a larger part of its objects than this, although the stable version manages
+    /// them.
+    pub failure_margin: f64,
+    /// Rolled back when its median is longer than the stable version's by a larger part than this.
+    pub latency_margin: f64,
+}
+
+impl Default for Canary {
+    /// A tenth of the objects: little to redo, and a hundred of them are there soon.
+    fn default() -> Self {
+        Self { share: 0.1, after: 100, failure_margin: 0.01, latency_margin: 0.5 }
     }
 }
 

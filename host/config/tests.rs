@@ -57,6 +57,32 @@ fn the_example_is_valid_and_its_defaults_are_true() {
     assert_eq!(config.destination_prefix, bare.destination_prefix);
     assert_eq!(config.bytes_in_flight, bare.bytes_in_flight);
     assert_eq!(config.concurrency("resize"), bare.concurrency("resize"), "the file repeats the default");
+    assert_eq!(config.canaries["resize"], Canary::default(), "the file repeats the default");
+}
+
+#[test]
+fn canaries_have_rules() {
+    let config = valid("directory = 'd'\n[plugin.new.canary]\nshare = '0.5%'\nafter = 3\nlatency_margin = '200 %'");
+    let expected = Canary { share: 0.005, after: 3, latency_margin: 2.0, ..Canary::default() };
+    assert_eq!(config.canaries["new"], expected);
+    for (lines, expected) in [
+        ("share = '95%'", "3: `share`: `95%` is too much; write at most `90%`"),
+        ("share = '0%'", "3: `share`: `0%` is too little; write at least `0.1%`"),
+        ("failure_margin = 'NaN%'", "3: `failure_margin`: `NaN%` is not a percentage; write it like `10%`"),
+        ("latency_margin = '5'", "3: `latency_margin`: `5` is not a percentage; write it like `10%`"),
+        ("after = 0", "3: `after`: `0` is not a whole number from 1 to 1000000"),
+    ] {
+        refused(&format!("[plugin.new.canary]\n{lines}"), expected);
+    }
+}
+
+#[test]
+fn the_state_is_beside_the_objects_or_where_it_is_told() {
+    assert_eq!(valid("directory = 'd'").state, Some("d/.gristmill".into()));
+    let bucket = "bucket = 'b'\nqueue_url = 'https://sqs.eu-west-1.amazonaws.com/1/q'\n";
+    assert_eq!(valid(bucket).state, None);
+    assert_eq!(valid(&format!("{bucket}state = 's'")).state, Some("conf/s".into()));
+    refused("state = 's'", "2: `state`: local mode keeps everything in its directory; leave it out");
 }
 
 #[test]

@@ -30,6 +30,16 @@ pub(super) fn size(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<u64, S
     }
 }
 
+/// A part of something within `range`, where 1 is all of it, as `10%` or `0.5%`.
+pub(super) fn percentage(range: RangeInclusive<f64>) -> impl Fn(&str) -> Result<f64, String> {
+    move |text| {
+        let number = text.strip_suffix('%').and_then(|number| number.trim_end().parse::<f64>().ok());
+        let value = number.filter(|number| number.is_finite());
+        let value = value.ok_or_else(|| format!("`{}` is not a percentage; write it like `10%`", shown(text)))?;
+        within(text, value / 100.0, &range, |bound| format!("{}%", bound * 100.0))
+    }
+}
+
 /// `true` or `false`.
 pub(super) fn flag(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| format!("`{}` is neither `true` nor `false`", shown(text)))

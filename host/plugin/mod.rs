@@ -78,6 +78,14 @@ pub fn short_digest(digest: &str) -> &str {
     digest.get(..12).unwrap_or(digest)
 }
 
+/// Of the bytes that were fed to it.
+impl From<sha2::Sha256> for Digest {
+    fn from(hash: sha2::Sha256) -> Self {
+        use sha2::Digest as _;
+        Self(hash.finalize().into())
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

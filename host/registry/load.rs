@@ -12,15 +12,15 @@ use std::{
 
 use super::{Catalog, Entry};
 use crate::{
-    config::is_plugin_name,
     plugin::{Cache, Digest, Engine, LoadError, Plugin},
+    release::plugin_of,
     text,
 };
 
 include!(concat!(env!("OUT_DIR"), "/built_in.rs"));
 
 /// The largest plugin file: a language runtime compiled to WASM is 20 MB.
-const MAX_PLUGIN_BYTES: u64 = 128 << 20;
+pub(super) const MAX_PLUGIN_BYTES: u64 = 128 << 20;
 
 /// A file that was written to so recently may still be growing, so it is looked at again later.
 const QUIET: Duration = Duration::from_millis(200);
@@ -177,10 +177,14 @@ fn load(
         refused: Some(Refusal { reason, digest }),
         signature: Some(signature),
     };
-    if !is_plugin_name(name) {
+    let Some((plugin_name, _)) = plugin_of(name) else {
         let shown = text::printable(name, name.len());
-        return refuse(format!("`{shown}` cannot be a plugin's name: use a-z, 0-9, `-` and `_`"), None);
-    }
+        let reason = format!(
+            "`{shown}` cannot be a plugin's name: use a-z, 0-9, `-` and `_`, and after that `@canary` or `@shadow` if it \
+             is to be tried"
+        );
+        return refuse(reason, None);
+    };
     let bytes = match read_plugin_file(path) {
         Ok(bytes) => bytes,
         // That may pass without the file being changed, so the next scan has to look again.
@@ -191,7 +195,7 @@ fn load(
     if before.plugin.as_ref().is_some_and(|plugin| plugin.digest == digest) {
         return Entry { plugin, refused: None, signature: Some(signature) };
     }
-    match Plugin::load(engine, cache, name, &bytes) {
+    match Plugin::load(engine, cache, plugin_name, &bytes) {
         Ok(plugin) => Entry { plugin: Some(Arc::new(plugin)), refused: None, signature: Some(signature) },
         Err(error) => refuse(error.to_string(), Some(digest)),
     }

@@ -3,11 +3,17 @@
 //! A job takes one [`Catalog`] and keeps it to its end, so a reload never changes work in flight.
 
 mod catalog;
+mod history;
 mod load;
+mod releases;
+mod trial;
 mod watch;
 
-pub use catalog::{Catalog, Entry};
+pub use catalog::{Catalog, Entry, Versions};
+pub use history::{History, HistoryError};
 pub use load::{
     FileError, Refusal, RegistryError, built_in_bytes, built_in_names, load_built_in, load_directory, read_plugin_file,
 };
+pub use releases::{Release, Releases};
+pub use trial::Trial;
 pub use watch::Registry;

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::{
     Catalog,
     load::{self, RegistryError, UNSETTLED},
+    releases::Releases,
 };
 use crate::plugin::{Cache, Engine};
 
@@ -48,19 +49,29 @@ impl Registry {
     }
 
     /// Loads every `NAME.wasm` of the directory, and from then on follows its changes on a thread of its
-    /// own. Blocks until the first catalog is there.
+    /// own. Blocks until the first catalog is there. Without `releases` every file is the stable version of its
+    /// plugin, and canaries and shadows are loaded but not called.
     ///
     /// # Errors
     /// When the directory cannot be listed. A file in it that is no plugin is not an error: it is
     /// reported and left out.
-    pub fn watch(engine: Arc<Engine>, cache: Option<Cache>, directory: &Path) -> Result<Self, RegistryError> {
+    pub fn watch(
+        engine: Arc<Engine>,
+        cache: Option<Cache>,
+        directory: &Path,
+        releases: Option<Releases>,
+    ) -> Result<Self, RegistryError> {
         let (wake, woken) = sync_channel(1);
+        let decided = wake.clone();
+        // A full channel means that a look is already due.
+        let releases = releases.map(|releases| releases.on_decision(move || drop(decided.try_send(Wake::Look))));
         // The watch is there before the first scan, so no change can fall between the two.
-        let watcher = start_watcher(wake.clone(), directory);
+        let by_hand = releases.as_ref().map(Releases::folder);
+        let watcher = start_watcher(wake.clone(), [directory].into_iter().chain(by_hand));
         let catalog = load::load_directory(&engine, cache.as_ref(), directory)?;
-        report(&Catalog::default(), &catalog);
-        let (publish, receiver) = watch::channel(Arc::new(catalog));
-        let follow = Follow { engine, cache, directory: directory.to_owned(), publish };
+        let (publish, receiver) = watch::channel(Arc::default());
+        let follow = Follow { engine, cache, directory: directory.to_owned(), releases, publish };
+        follow.publish(catalog);
         let thread = thread::Builder::new().name("plugins".into()).spawn(move || follow.run(&woken));
         let loader = Loader { wake, _watcher: watcher, thread: Some(thread.map_err(RegistryError::Thread)?) };
         Ok(Self { catalog: receiver, _loader: Some(loader) })
@@ -97,7 +108,10 @@ impl Drop for Loader {
     }
 }
 
-fn start_watcher(wake: SyncSender<Wake>, directory: &Path) -> Option<RecommendedWatcher> {
+fn start_watcher<'p>(
+    wake: SyncSender<Wake>,
+    mut folders: impl Iterator<Item = &'p Path>,
+) -> Option<RecommendedWatcher> {
     let started = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // Reading the files causes access events, which would make this go round for ever.
         if !event.is_ok_and(|event| event.kind.is_access()) {
@@ -105,10 +119,13 @@ fn start_watcher(wake: SyncSender<Wake>, directory: &Path) -> Option<Recommended
             let _ = wake.try_send(Wake::Look);
         }
     })
-    .and_then(|mut watcher| watcher.watch(directory, RecursiveMode::NonRecursive).map(|()| watcher));
+    .and_then(|mut watcher| {
+        folders.try_for_each(|folder| watcher.watch(folder, RecursiveMode::NonRecursive))?;
+        Ok(watcher)
+    });
     started
         .inspect_err(|error| {
-            tracing::warn!(directory = %directory.display(), %error, rescan_seconds = RESCAN.as_secs(), "cannot watch the plugin directory, scanning it instead");
+            tracing::warn!(%error, rescan_seconds = RESCAN.as_secs(), "cannot watch the plugin directory, scanning it instead");
         })
         .ok()
 }
@@ -118,6 +135,7 @@ struct Follow {
     engine: Arc<Engine>,
     cache: Option<Cache>,
     directory: PathBuf,
+    releases: Option<Releases>,
     publish: watch::Sender<Arc<Catalog>>,
 }
 
@@ -135,8 +153,7 @@ impl Follow {
             patience = match load::scan(&self.engine, self.cache.as_ref(), &self.directory, &current) {
                 Ok(scan) => {
                     unreadable = false;
-                    report(&current, &scan.catalog);
-                    self.publish.send_replace(Arc::new(scan.catalog));
+                    self.publish(scan.catalog);
                     if scan.unsettled { UNSETTLED } else { RESCAN }
                 }
                 Err(error) => {
@@ -147,6 +164,18 @@ impl Follow {
                 }
             };
         }
+    }
+}
+
+impl Follow {
+    fn publish(&self, mut catalog: Catalog) {
+        let current = Arc::clone(&self.publish.borrow());
+        if let Some(releases) = &self.releases {
+            releases.apply(&self.engine, self.cache.as_ref(), &self.directory, &mut catalog, &current);
+        }
+        let catalog = Arc::new(catalog);
+        self.publish.send_replace(Arc::clone(&catalog));
+        report(&current, &catalog);
     }
 }
 

@@ -31,7 +31,7 @@ impl Fixture {
         for (file, content) in files {
             fs::write(directory.path().join(file), content).unwrap();
         }
-        let registry = Registry::watch(Arc::clone(engine()), None, directory.path()).unwrap();
+        let registry = Registry::watch(Arc::clone(engine()), None, directory.path(), None).unwrap();
         Self { directory, catalog: registry.catalog(), _registry: registry }
     }
 
@@ -240,6 +240,6 @@ async fn one_bad_file_does_not_keep_others_out() {
 fn a_directory_that_cannot_be_listed_is_an_error_at_the_start() {
     let directory = tempfile::tempdir().unwrap();
     let missing = directory.path().join("plugins");
-    let error = Registry::watch(Arc::clone(engine()), None, &missing).err().unwrap();
+    let error = Registry::watch(Arc::clone(engine()), None, &missing, None).err().unwrap();
     assert!(error.to_string().starts_with(&format!("plugin directory {}: ", missing.display())), "{error}");
 }

@@ -160,6 +160,7 @@ pub fn config(retry: Retry, slots: usize) -> Config {
         source_prefix: "uploads/".to_owned(),
         destination_prefix: "processed/".to_owned(),
         plugins: Plugins::BuiltIn,
+        state: None,
         routes: Kind::ALL.into_iter().map(route).collect(),
         has_default_routes: false,
         retry,
@@ -167,6 +168,7 @@ pub fn config(retry: Retry, slots: usize) -> Config {
         visibility_timeout: Duration::from_secs(30),
         slots,
         concurrency: BTreeMap::new(),
+        canaries: BTreeMap::new(),
         bytes_in_flight: 256 << 20,
         drain_timeout: Duration::from_secs(20),
     }

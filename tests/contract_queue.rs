@@ -1,4 +1,4 @@
-//! The same contract for the queue in a file, for SQS, and for the fake that the simulation uses.
+//! The same contract for the queue in a file, for SQS in two makes, and for the fake that the simulation uses.
 
 #![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
 
@@ -10,6 +10,8 @@ mod support {
     pub mod cloud;
     pub mod faults;
     pub mod memory_queue;
+    pub mod ministack;
+    pub mod remote_bucket;
 }
 
 use std::{
@@ -27,7 +29,12 @@ use gristmill::queue::{
     local::{Clock, LocalQueue, NewMessage},
     sqs::SqsQueue,
 };
-use support::{cloud::Cloud, memory_queue::MemoryQueue};
+use support::{
+    cloud::Cloud,
+    memory_queue::MemoryQueue,
+    ministack,
+    remote_bucket::{Events, Remote, clients},
+};
 
 struct Memory(Arc<MemoryQueue>);
 
@@ -149,14 +156,67 @@ impl Bench for Sqs {
     }
 
     async fn dead(&self) -> Vec<(Bytes, DeadLetter)> {
-        let (mut walk, mut dead) = (self.queue.dead_letters().unwrap(), Vec::new());
-        loop {
-            let messages = walk.next().await.unwrap();
-            if messages.is_empty() {
-                return dead;
-            }
-            dead.extend(messages.into_iter().map(|message| (message.body, message.letter)));
+        letters(&self.queue).await
+    }
+}
+
+async fn letters(queue: &SqsQueue) -> Vec<(Bytes, DeadLetter)> {
+    let (mut walk, mut dead) = (queue.dead_letters().unwrap(), Vec::new());
+    loop {
+        let messages = walk.next().await.unwrap();
+        if messages.is_empty() {
+            return dead;
         }
+        dead.extend(messages.into_iter().map(|message| (message.body, message.letter)));
+    }
+}
+
+/// SQS of another make, whose clock is everybody's.
+struct Ministack {
+    remote: Remote,
+    queue: Arc<SqsQueue>,
+}
+
+impl Ministack {
+    async fn new() -> Self {
+        let remote = apart(|| Remote::new(ministack::endpoint(), Events::None));
+        let (_, client) = clients(ministack::endpoint());
+        let queue = SqsQueue::connect(client, &remote.queue, None, Self::VISIBILITY).await.unwrap();
+        Self { remote, queue: Arc::new(queue.with_short_polls()) }
+    }
+}
+
+/// `Remote` has a runtime of its own, which cannot be waited for within another.
+fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(work).join().unwrap())
+}
+
+impl Bench for Ministack {
+    type Queue = SqsQueue;
+
+    /// Real time: long enough that a busy machine is not too late for it.
+    const VISIBILITY: Duration = Duration::from_secs(3);
+
+    fn queue(&self) -> Arc<SqsQueue> {
+        Arc::clone(&self.queue)
+    }
+
+    async fn send(&self, key: &str, etag: &str) -> bool {
+        let body = String::from_utf8(body(key, etag).into()).unwrap();
+        apart(|| self.remote.send(&[body]));
+        true
+    }
+
+    async fn advance(&self, by: Duration) {
+        tokio::time::sleep(by).await;
+    }
+
+    async fn live(&self) -> usize {
+        self.queue.left().await.unwrap() as usize
+    }
+
+    async fn dead(&self) -> Vec<(Bytes, DeadLetter)> {
+        letters(&self.queue).await
     }
 }
 
@@ -185,6 +245,14 @@ macro_rules! contract {
             }
         )*
     };
+    (ministack: $($name:ident)*) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                super::contract::queue::$name(&super::Ministack::new().await).await;
+            }
+        )*
+    };
     (all { $($name:ident)* } sent_once { $($once:ident)* }) => {
         mod memory {
             contract! { memory: $($name)* $($once)* }
@@ -195,6 +263,9 @@ macro_rules! contract {
         // S3 sends an event for each upload, and SQS takes them all.
         mod sqs {
             contract! { sqs: $($name)* }
+        }
+        mod stand_in {
+            contract! { ministack: $($name)* }
         }
     };
 }

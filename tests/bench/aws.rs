@@ -66,7 +66,7 @@ pub fn aws() -> Result<()> {
     let clients = [Client::Gristmill, Client::Boto3 { threads: 1 }, Client::Boto3 { threads: 16 }];
     println!("64 KiB objects; each row: objects/s, client CPU ms and calls an object; then ours over theirs");
     println!(
-        "{:<28}{:<21}{:>10}{:>9}{:>7}{:>11}{:>13}",
+        "{:<28}{:<21}{:>10}{:>9}{:>7}{:>13}{:>15}",
         "", "client", "objects/s", "CPU ms", "calls", "x objects/s", "x objects/CPU"
     );
     for (work, name) in [(Work::Move, "moved (passthrough)"), (Work::Copy, "copied by a plugin")] {
@@ -82,7 +82,7 @@ pub fn aws() -> Result<()> {
                     Client::Boto3 { threads } => (String::new(), format!("boto3, {threads} threads")),
                 };
                 println!(
-                    "{title:<28}{client:<21}{:>10.0}{:>9.2}{:>7.1}{:>11.1}{:>13.1}",
+                    "{title:<28}{client:<21}{:>10.0}{:>9.2}{:>7.1}{:>13.1}{:>15.1}",
                     theirs.objects_per_second,
                     theirs.cpu * 1e3,
                     theirs.calls,
@@ -105,6 +105,42 @@ pub fn idle() -> Result<()> {
     let (calls, cpu) = (remote.calls(), client.cpu()?);
     thread::sleep(FOR);
     println!("idle: {:.1} ms of CPU and {} calls a minute", (client.cpu()? - cpu) * 1e3, remote.calls() - calls);
+    Ok(())
+}
+
+/// What a host needs that has ten thousand large objects ahead of it, and copies them.
+pub fn memory() -> Result<()> {
+    const QUEUED: usize = 10_000;
+    const LARGE: usize = 20 << 20;
+    /// After so many it needs no more: each is as large as any other.
+    const COPIED: usize = 150;
+    let remote = Remote::new(MAX_RECEIVES);
+    let folder = tempfile::tempdir()?;
+    let client = start(Client::Gristmill, Work::Copy, &remote, folder.path())?;
+    work(&remote, &client, 0, WARM_UP)?;
+    let idle = client.peak_memory()?;
+    remote.upload("original", vec![b'x'; LARGE]);
+    // Copies share the server's memory, uploads would not.
+    let s3 = remote.cloud.s3_client();
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        for number in 0..QUEUED {
+            let copy = s3.copy_object().bucket(BUCKET).key(format!("uploads/{number}.large"));
+            copy.copy_source(format!("{BUCKET}/original")).send().await?;
+        }
+        Ok::<_, aws_sdk_s3::Error>(())
+    })?;
+    let started = Instant::now();
+    while remote.live() > QUEUED - COPIED {
+        if started.elapsed() > PATIENCE {
+            return Err(format!("{} messages are left", remote.live()).into());
+        }
+        client.cpu()?;
+        thread::sleep(LOOK);
+    }
+    println!(
+        "{QUEUED} objects of 20 MiB queued, {COPIED} of them copied: peak RSS {:.0} MiB, idle {idle:.0} MiB",
+        client.peak_memory()?
+    );
     Ok(())
 }
 
@@ -157,6 +193,13 @@ impl Drop for Running {
 }
 
 impl Running {
+    /// The most that has been resident so far, MiB.
+    fn peak_memory(&self) -> Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no peak")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
+    }
+
     /// Seconds of a core so far, its own and the system's for it.
     fn cpu(&self) -> Result<f64> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?;

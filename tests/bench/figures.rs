@@ -35,13 +35,14 @@ type Measure = fn() -> Result<()>;
 
 fn main() -> Result<()> {
     let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
-    let all: [(&str, Measure); 6] = [
+    let all: [(&str, Measure); 7] = [
         ("overhead", overhead),
         ("stream", stream),
         ("local", local),
         ("resize", resize),
         ("aws", aws::aws),
         ("aws-idle", aws::idle),
+        ("aws-memory", aws::memory),
     ];
     for (name, measure) in all.into_iter().filter(|(name, _)| name.contains(&wanted)) {
         println!("\n== {name}");

@@ -7,12 +7,15 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use gristmill::queue::{DeadLetter, Message, Queue, QueueError, Receipt};
 
-/// The visibility timeout of the queues under test.
+/// The visibility timeout of a queue under test whose clock the test moves.
 pub const VISIBILITY: Duration = Duration::from_secs(30);
 
 /// A queue under test, and what its trait has no words for.
 pub trait Bench {
     type Queue: Queue;
+
+    /// The visibility timeout.
+    const VISIBILITY: Duration = VISIBILITY;
 
     /// Whether the queue can tell that a message is gone. SQS cannot: it keeps no record of what was deleted,
     /// and to delete it again succeeds and does nothing.
@@ -69,20 +72,20 @@ pub async fn a_received_message_is_invisible(bench: &impl Bench) {
     assert_eq!(bench.live().await, 1);
 }
 
-pub async fn a_message_comes_back_when_its_visibility_ends(bench: &impl Bench) {
+pub async fn a_message_comes_back_when_its_visibility_ends<B: Bench>(bench: &B) {
     bench.send("a", "1").await;
     let first = receive_one(bench).await;
-    bench.advance(VISIBILITY).await;
+    bench.advance(B::VISIBILITY).await;
     let second = receive_one(bench).await;
     assert_eq!((&second.id, &second.body, second.receive_count), (&first.id, &first.body, 2));
     assert_ne!(second.receipt, first.receipt);
 }
 
-pub async fn a_stale_receipt_does_nothing(bench: &impl Bench) {
+pub async fn a_stale_receipt_does_nothing<B: Bench>(bench: &B) {
     let queue = bench.queue();
     bench.send("a", "1").await;
     let stale = receive_one(bench).await;
-    bench.advance(VISIBILITY).await;
+    bench.advance(B::VISIBILITY).await;
     let current = receive_one(bench).await;
 
     assert!(matches!(queue.acknowledge(&stale.receipt).await, Err(QueueError::Stale)));
@@ -93,7 +96,7 @@ pub async fn a_stale_receipt_does_nothing(bench: &impl Bench) {
     queue.acknowledge(&current.receipt).await.unwrap();
 }
 
-pub async fn an_acknowledged_message_is_gone(bench: &impl Bench) {
+pub async fn an_acknowledged_message_is_gone<B: Bench>(bench: &B) {
     let queue = bench.queue();
     bench.send("a", "1").await;
     let message = receive_one(bench).await;
@@ -101,26 +104,26 @@ pub async fn an_acknowledged_message_is_gone(bench: &impl Bench) {
     assert_eq!(bench.live().await, 0);
     acknowledge_what_is_gone(bench, &message.receipt).await;
     assert!(matches!(queue.set_visibility(&message.receipt, Duration::ZERO).await, Err(QueueError::Stale)));
-    bench.advance(2 * VISIBILITY).await;
+    bench.advance(2 * B::VISIBILITY).await;
     assert!(queue.receive(1).await.unwrap().is_empty());
 }
 
-pub async fn a_late_acknowledgement_counts_until_somebody_else_has_it(bench: &impl Bench) {
+pub async fn a_late_acknowledgement_counts_until_somebody_else_has_it<B: Bench>(bench: &B) {
     bench.send("a", "1").await;
     let message = receive_one(bench).await;
-    bench.advance(2 * VISIBILITY).await;
+    bench.advance(2 * B::VISIBILITY).await;
     bench.queue().acknowledge(&message.receipt).await.unwrap();
     assert_eq!(bench.live().await, 0);
 }
 
-pub async fn visibility_can_be_extended(bench: &impl Bench) {
+pub async fn visibility_can_be_extended<B: Bench>(bench: &B) {
     let queue = bench.queue();
     bench.send("a", "1").await;
     let message = receive_one(bench).await;
-    bench.advance(VISIBILITY / 2).await;
-    queue.set_visibility(&message.receipt, VISIBILITY).await.unwrap();
-    bench.advance(VISIBILITY * 3 / 4).await;
-    queue.set_visibility(&message.receipt, VISIBILITY).await.unwrap();
+    bench.advance(B::VISIBILITY / 2).await;
+    queue.set_visibility(&message.receipt, B::VISIBILITY).await.unwrap();
+    bench.advance(B::VISIBILITY * 3 / 4).await;
+    queue.set_visibility(&message.receipt, B::VISIBILITY).await.unwrap();
     assert!(queue.receive(1).await.unwrap().is_empty());
     queue.acknowledge(&message.receipt).await.unwrap();
 }
@@ -143,13 +146,13 @@ pub async fn an_excused_delivery_is_left_out_where_the_queue_says_so(bench: &imp
     assert_eq!(bench.live().await, 0);
 }
 
-pub async fn a_message_that_backs_off_comes_back_then(bench: &impl Bench) {
+pub async fn a_message_that_backs_off_comes_back_then<B: Bench>(bench: &B) {
     bench.send("a", "1").await;
     let message = receive_one(bench).await;
-    bench.queue().set_visibility(&message.receipt, 4 * VISIBILITY).await.unwrap();
-    bench.advance(3 * VISIBILITY).await;
+    bench.queue().set_visibility(&message.receipt, 4 * B::VISIBILITY).await.unwrap();
+    bench.advance(3 * B::VISIBILITY).await;
     assert!(bench.queue().receive(1).await.unwrap().is_empty());
-    bench.advance(VISIBILITY).await;
+    bench.advance(B::VISIBILITY).await;
     assert_eq!(receive_one(bench).await.receive_count, 2);
 }
 

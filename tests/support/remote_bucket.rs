@@ -396,7 +396,8 @@ impl Remote {
     }
 }
 
-fn clients(endpoint: &str) -> (aws_sdk_s3::Client, aws_sdk_sqs::Client) {
+/// Clients with connections of their own: those are driven by the runtime that opened them.
+pub fn clients(endpoint: &str) -> (aws_sdk_s3::Client, aws_sdk_sqs::Client) {
     let http = aws_smithy_http_client::Builder::new().build_http();
     let (credentials, region) = (Credentials::new("test", "test", None, None, "tests"), Region::new("us-east-1"));
     let s3 = aws_sdk_s3::Config::builder()

@@ -5,13 +5,18 @@
 //! Doing any of it twice leaves the same state as doing it once.
 
 mod call;
+mod shadow;
 
 use std::{collections::HashMap, future::Future, sync::Arc};
 
 use tokio::{runtime::Handle, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-use self::call::{Ran, Run};
+pub use self::shadow::{SHADOWS, Shadows};
+use self::{
+    call::{Ran, Run},
+    shadow::Seen,
+};
 use crate::{
     admission::{Seat, Turn},
     config::{Config, Use},
@@ -44,6 +49,8 @@ pub struct Context<S> {
     pub catalog: watch::Receiver<Arc<Catalog>>,
     /// Where guests run: not among the tasks that poll, renew leases and answer health checks.
     pub guests: Handle,
+    /// Versions that are only watched.
+    pub shadows: Shadows,
 }
 
 /// What became of one object.
@@ -189,8 +196,9 @@ async fn process<S: Store>(
 
     let outputs =
         steps.iter().flat_map(|step| &step.outputs).map(|output| (output.meta.key.clone(), output.size)).collect();
+    let skipped: Option<Vec<String>> = steps.iter().map(|step| step.skipped.clone()).collect();
+    steps.into_iter().filter_map(|step| step.seen).for_each(|seen| seen.follow(ctx, &destination));
     let committed = Committed { destination, size: meta.size, outputs, plugins };
-    let skipped: Option<Vec<&str>> = steps.iter().map(|step| step.skipped.as_deref()).collect();
     Ok(match skipped {
         Some(reasons) if !reasons.is_empty() => Outcome::Skipped(committed, reasons.join("; ")),
         _ => Outcome::Processed(committed),
@@ -212,6 +220,7 @@ struct Step<S: Store> {
     staging: S::Staging,
     outputs: Vec<CreatedOutput>,
     skipped: Option<String>,
+    seen: Option<Seen>,
 }
 
 /// Waits for the object's turn at its plugins, if it has any. One that is missing is not waited for.
@@ -244,7 +253,8 @@ async fn run_steps<S: Store>(
     let most = ctx.store.room().await / STAGING_PART;
     for ((index, used), versions) in uses.iter().enumerate().zip(versions) {
         let run = Run { ctx, turn: &*turn, event, object, used, destination, attempt, most };
-        let Ran { plugin, staging, report: CallReport { result, outputs, .. }, .. } = run.through(&versions).await?;
+        let Ran { plugin, staging, report: CallReport { result, outputs, .. }, seen, .. } =
+            run.through(&versions).await?;
         if uses[index + 1..].iter().all(|later| later.plugin != used.plugin) {
             turn.is_done_with(&used.plugin);
         }
@@ -255,6 +265,9 @@ async fn run_steps<S: Store>(
             Err(error) => {
                 // What is wrong with a version that is gone is of no interest.
                 ctx.store.verify(object).await?;
+                if let Some(seen) = seen {
+                    seen.follow(ctx, &event.key);
+                }
                 return Err(call_failure(&plugin, error).into());
             }
         };
@@ -267,7 +280,7 @@ async fn run_steps<S: Store>(
                 return Err(Failure::new(Class::Conflict, reason).by(plugin.version()).into());
             }
         }
-        steps.push(Step { plugin, staging, outputs, skipped });
+        steps.push(Step { plugin, staging, outputs, skipped, seen });
     }
     Ok(steps)
 }

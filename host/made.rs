@@ -107,17 +107,15 @@ fn failure(error: &CallError) -> &'static str {
     }
 }
 
-/// Takes the digest of each output on its way on, or into nothing.
-pub struct Digesting {
-    on: Option<Arc<dyn Outputs>>,
-    hashes: Mutex<Vec<Sha256>>,
-}
+/// Takes the digest of each output. Nothing else becomes of the bytes, unless they go on. Clones share it.
+#[derive(Clone, Default)]
+pub struct Digesting(Arc<Mutex<Vec<Sha256>>>);
 
 impl Digesting {
-    /// On to these outputs, or without any into nothing.
+    /// Takes the digests on the way to other outputs.
     #[must_use]
-    pub fn new(on: Option<Arc<dyn Outputs>>) -> Arc<Self> {
-        Arc::new(Self { on, hashes: Mutex::default() })
+    pub fn on_to<O: Outputs>(&self, outputs: O) -> OnTo<O> {
+        OnTo { digesting: self.clone(), outputs }
     }
 
     /// Of each output, in the order of creation.
@@ -126,26 +124,42 @@ impl Digesting {
     }
 
     fn hashes(&self) -> MutexGuard<'_, Vec<Sha256>> {
-        self.hashes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn update(&self, index: usize, bytes: &Bytes) {
+        if let Some(hash) = self.hashes().get_mut(index) {
+            hash.update(bytes);
+        }
     }
 }
 
 impl Outputs for Digesting {
-    fn create(&self, meta: OutputMeta) {
+    fn create(&self, _: OutputMeta) {
         self.hashes().push(Sha256::new());
-        if let Some(on) = &self.on {
-            on.create(meta);
-        }
     }
 
     fn write(&self, index: usize, bytes: Bytes) -> BoxFuture<'_, Result<(), IoError>> {
-        if let Some(hash) = self.hashes().get_mut(index) {
-            hash.update(&bytes);
-        }
-        match &self.on {
-            Some(on) => on.write(index, bytes),
-            None => Box::pin(std::future::ready(Ok(()))),
-        }
+        self.update(index, &bytes);
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+/// See [`Digesting::on_to`].
+pub struct OnTo<O> {
+    digesting: Digesting,
+    outputs: O,
+}
+
+impl<O: Outputs> Outputs for OnTo<O> {
+    fn create(&self, meta: OutputMeta) {
+        self.digesting.create(meta.clone());
+        self.outputs.create(meta);
+    }
+
+    fn write(&self, index: usize, bytes: Bytes) -> BoxFuture<'_, Result<(), IoError>> {
+        self.digesting.update(index, &bytes);
+        self.outputs.write(index, bytes)
     }
 }
 
@@ -188,7 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn digests_are_those_of_the_bytes() {
-        let outputs = Digesting::new(None);
+        let outputs = Digesting::default();
         for key in ["a", "b"] {
             outputs.create(OutputMeta { key: key.into(), content_type: "x/y".into(), metadata: Vec::new() });
         }

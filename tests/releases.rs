@@ -12,6 +12,7 @@ mod versions {
     mod by_hand;
     mod canaries;
     mod replay;
+    mod shadows;
 }
 
 use std::{fs, path::Path};

@@ -14,7 +14,7 @@ use crate::{
     directory::{Identity, Kind, Lock, Tree},
     event::ObjectEvent,
     io::Body,
-    job::{self, Context, Outcome},
+    job::{self, Context, Outcome, Shadows},
     key,
     made::{Digesting, Made},
     plugin::{Cache, Call, CallError, Digest, Plugin, short_digest},
@@ -183,11 +183,11 @@ async fn show(
     let uses: Vec<&Use> = if uses.is_empty() { vec![&without] } else { uses };
     let (mut out, mut code) = (Out::new(), ExitCode::SUCCESS);
     for used in uses {
-        let outputs = Digesting::new(None);
+        let outputs = Digesting::default();
         let call = Call {
             object: job::object_info(bucket, None, &meta, 1),
             body: body()?,
-            outputs: Arc::clone(&outputs) as _,
+            outputs: Arc::new(outputs.clone()),
             destination: destination.clone(),
             settings: Arc::clone(&used.settings),
             limits: used.limits,
@@ -291,6 +291,7 @@ async fn commit<S: Store>(
         config: Arc::new(config.clone()),
         catalog: watch::channel(Arc::new(catalog)).1,
         guests: Handle::current(),
+        shadows: Shadows::default(),
     };
     let event = ObjectEvent {
         bucket: bucket.to_owned(),

@@ -14,7 +14,7 @@ use crate::{
     config::{Bucket, Config, Place, Plugins},
     directory::Lock,
     io::BoxFuture,
-    job::Context,
+    job::{Context, SHADOWS, Shadows},
     plugin::{Cache, Engine},
     queue::{
         DeadMessage, Queue,
@@ -173,8 +173,14 @@ async fn run<Q: Queue, S: Store>(
     let shutdown = Shutdown::default();
     let signals = tokio::spawn(follow_signals(shutdown.clone()));
     let (reports, shown) = mpsc::channel(REPORTS);
-    let context =
-        Context { store: Arc::new(store), bucket, config: Arc::new(config), catalog, guests: how.guests.clone() };
+    let context = Context {
+        store: Arc::new(store),
+        bucket,
+        config: Arc::new(config),
+        catalog,
+        guests: how.guests.clone(),
+        shadows: Shadows::default(),
+    };
     let worker = Worker::new(queue, Arc::new(context), reports);
 
     let worker = tokio::spawn({
@@ -219,7 +225,7 @@ async fn wait_until_idle(idle: &Idle, left: &Left, shutdown: &Shutdown) {
 }
 
 fn registry(config: &Config, cache: Option<Cache>) -> Result<Registry, Fatal> {
-    let engine = Engine::new(config.slots).map_err(Fatal::failed)?;
+    let engine = Engine::new(config.slots + SHADOWS).map_err(Fatal::failed)?;
     match &config.plugins {
         Plugins::BuiltIn => Registry::built_in(&engine, cache.as_ref()),
         Plugins::Directory(plugins) => Registry::watch(engine, cache, plugins, releases(config)?),

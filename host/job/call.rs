@@ -5,12 +5,13 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Context, host_panic, object_info, provenance};
+use super::{Context, host_panic, object_info, provenance, shadow::Seen};
 use crate::{
     admission::Turn,
     config::{Limits, Use},
     event::ObjectEvent,
-    plugin::{Call, CallError, CallReport, Plugin},
+    made::{Digesting, Made},
+    plugin::{Call, CallError, CallReport, ObjectInfo, Plugin},
     registry::Versions,
     retry::Failure,
     store::Store,
@@ -34,6 +35,8 @@ pub(super) struct Ran<S: Store> {
     pub plugin: Arc<Plugin>,
     pub staging: S::Staging,
     pub report: CallReport,
+    /// For a shadow, once it is known where the object is then.
+    pub seen: Option<Seen>,
     took: Duration,
 }
 
@@ -54,15 +57,14 @@ impl<S: Store> Run<'_, S> {
     /// version's turn at once.
     pub async fn through(&self, versions: &Versions) -> Result<Ran<S>, Failure> {
         let meta = self.ctx.store.meta(self.object);
-        let Some(trial) = &versions.trial else { return self.call(&versions.stable).await };
-        if !trial.takes(&meta.key, &meta.etag) {
-            let ran = self.call(&versions.stable).await?;
-            if ran.counts() {
+        let Some(trial) = versions.trial.as_ref().filter(|trial| trial.takes(&meta.key, &meta.etag)) else {
+            let ran = self.watched(versions).await?;
+            if let Some(trial) = versions.trial.as_ref().filter(|_| ran.counts()) {
                 trial.stable(ran.worked());
             }
             return Ok(ran);
-        }
-        let tried = self.call(&trial.canary).await?;
+        };
+        let tried = self.call(&trial.canary, None).await?;
         if let Some(took) = tried.worked() {
             trial.canary_worked(took);
         }
@@ -72,7 +74,7 @@ impl<S: Store> Run<'_, S> {
         let error = tried.report.result.err().map(|error| error.to_string());
         // What it had staged takes room that the next one may need.
         drop(tried.staging);
-        let ran = self.call(&versions.stable).await?;
+        let ran = self.call(&versions.stable, None).await?;
         if ran.counts() {
             trial.canary_failed(ran.worked().is_some());
         }
@@ -81,15 +83,46 @@ impl<S: Store> Run<'_, S> {
         Ok(ran)
     }
 
-    async fn call(&self, plugin: &Arc<Plugin>) -> Result<Ran<S>, Failure> {
-        let Self { ctx, turn, event, object, used, destination, attempt, most } = *self;
+    /// The stable version, with what a shadow is to be held against. It is left out while objects wait.
+    async fn watched(&self, versions: &Versions) -> Result<Ran<S>, Failure> {
+        let Some(shadow) = &versions.shadow else { return self.call(&versions.stable, None).await };
+        let place = if self.turn.is_waited_for() { None } else { self.ctx.shadows.place() };
+        let Some(place) = place else {
+            shadow.missed();
+            return self.call(&versions.stable, None).await;
+        };
+        let digests = Digesting::default();
+        let mut ran = self.call(&versions.stable, Some(&digests)).await?;
+        ran.seen = Made::of(&ran.report, &digests).map(|made| Seen {
+            shadow: Arc::clone(shadow),
+            place,
+            made,
+            took: ran.took,
+            object: self.told(),
+            destination: self.destination.to_owned(),
+            settings: Arc::clone(&self.used.settings),
+            limits: self.used.limits,
+        });
+        Ok(ran)
+    }
+
+    fn told(&self) -> ObjectInfo {
+        let (ctx, event_time) = (self.ctx, self.event.event_time.as_deref());
+        object_info(&ctx.bucket, event_time, ctx.store.meta(self.object), self.attempt)
+    }
+
+    async fn call(&self, plugin: &Arc<Plugin>, digests: Option<&Digesting>) -> Result<Ran<S>, Failure> {
+        let Self { ctx, turn, object, used, destination, most, .. } = *self;
         let plugin = Arc::clone(plugin);
         let meta = ctx.store.meta(object);
         let staging = ctx.store.staging(&provenance(meta, vec![plugin.version()]));
         let call = Call {
-            object: object_info(&ctx.bucket, event.event_time.as_deref(), meta, attempt),
+            object: self.told(),
             body: ctx.store.body(object),
-            outputs: Arc::new(staging.clone()),
+            outputs: match digests {
+                Some(digests) => Arc::new(digests.on_to(staging.clone())),
+                None => Arc::new(staging.clone()),
+            },
             destination: destination.to_owned(),
             settings: Arc::clone(&used.settings),
             limits: Limits { output_bytes: used.limits.output_bytes.min(most), ..used.limits },
@@ -101,6 +134,6 @@ impl<S: Store> Run<'_, S> {
             guest.call(call).await
         }));
         let report = call.await.map_err(|error| host_panic(&plugin, &error))?;
-        Ok(Ran { plugin, staging, report, took: started.elapsed() })
+        Ok(Ran { plugin, staging, report, seen: None, took: started.elapsed() })
     }
 }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     load::{Refusal, Signature},
     releases::Release,
+    shadow::Shadow,
     trial::Trial,
 };
 use crate::plugin::Plugin;
@@ -26,7 +27,7 @@ pub struct Versions {
     /// Takes a share of all objects.
     pub trial: Option<Arc<Trial>>,
     /// Sees what the stable one sees.
-    pub shadow: Option<Arc<Plugin>>,
+    pub shadow: Option<Arc<Shadow>>,
 }
 
 /// What is known of one file.

@@ -6,6 +6,7 @@ mod catalog;
 mod history;
 mod load;
 mod releases;
+mod shadow;
 mod trial;
 mod watch;
 
@@ -15,5 +16,6 @@ pub use load::{
     FileError, Refusal, RegistryError, built_in_bytes, built_in_names, load_built_in, load_directory, read_plugin_file,
 };
 pub use releases::{Release, Releases};
+pub use shadow::Shadow;
 pub use trial::Trial;
 pub use watch::Registry;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Catalog, History, HistoryError, load::read_plugin_file, trial::Trial};
+use super::{Catalog, History, HistoryError, load::read_plugin_file, shadow::Shadow, trial::Trial};
 use crate::{
     config::Canary,
     plugin::{Cache, Digest, Engine, Plugin, short_digest},
@@ -22,7 +22,7 @@ pub struct Release {
     /// The canary that takes a share of the objects.
     pub trial: Option<Arc<Trial>>,
     /// The version that sees what the stable one sees.
-    pub shadow: Option<Arc<Plugin>>,
+    pub shadow: Option<Arc<Shadow>>,
     /// What the files held.
     file: Option<Digest>,
     canary: Option<Digest>,
@@ -161,12 +161,20 @@ impl One<'_> {
         let stable = release.stable.as_ref().unwrap_or(&file).digest;
         let tried = canary.filter(|canary| record.trial() == Some(canary.digest.to_string().as_str()));
         release.trial = tried.map(|canary| self.trial(canary, stable, before));
-        release.shadow = shadow.filter(|shadow| shadow.digest != stable);
-        if let Some(shadow) = &release.shadow
-            && before.shadow.as_ref().is_none_or(|before| before.digest != shadow.digest)
+        if !has_changed
+            && outcome.is_none()
+            && release.trial.is_none()
+            && let Some(trial) = &before.trial
+            && trial.stable == stable
         {
-            tracing::info!(plugin = self.plugin, digest = shadow.digest.short(), "shadow begins");
+            let canary = trial.canary.digest.short();
+            tracing::info!(plugin = self.plugin, canary, "the canary was rolled back by hand");
         }
+        let watched = shadow.filter(|shadow| shadow.digest != stable);
+        release.shadow = watched.map(|shadow| {
+            let same = before.shadow.as_ref().filter(|it| it.plugin.digest == shadow.digest && it.stable == stable);
+            same.map_or_else(|| Arc::new(Shadow::new(shadow, stable)), Arc::clone)
+        });
         Ok(release)
     }
 

@@ -23,7 +23,8 @@ pub struct Side {
 }
 
 impl Side {
-    fn add(&mut self, took: Option<Duration>) {
+    /// Counts a call: how long it took, or nothing if it failed.
+    pub fn add(&mut self, took: Option<Duration>) {
         self.calls += 1;
         let Some(took) = took else {
             self.failed += 1;
@@ -35,7 +36,9 @@ impl Side {
         self.took.push_back(took);
     }
 
-    fn median(&self) -> Option<Duration> {
+    /// How long half of the newest calls that worked took at most.
+    #[must_use]
+    pub fn median(&self) -> Option<Duration> {
         let mut took: Vec<Duration> = self.took.iter().copied().collect();
         let middle = took.len().checked_sub(1)? / 2;
         Some(*took.select_nth_unstable(middle).1)

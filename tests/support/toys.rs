@@ -13,7 +13,7 @@ use std::{
 use gristmill::{
     config::{Config, KeyPattern, Limits, Place, Plugins, Retry, Route, Use},
     event::{self, ObjectEvent},
-    job::Context,
+    job::{Context, Shadows},
     plugin::{Engine, Plugin},
     registry::{Catalog, Registry},
 };
@@ -203,6 +203,7 @@ pub fn context<S>(store: S, config: &Arc<Config>) -> Arc<Context<S>> {
         config: Arc::clone(config),
         catalog: catalog(),
         guests: Handle::current(),
+        shadows: Shadows::default(),
     })
 }
 

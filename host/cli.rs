@@ -151,6 +151,16 @@ pub enum Command {
     /// List, inspect and try plugins.
     #[command(subcommand, arg_required_else_help = true)]
     Plugin(PluginCommand),
+    /// Compile what is on standard input, as the child of a host that loads a plugin.
+    #[command(hide = true)]
+    CompilePlugin {
+        /// Address space to get by with, in bytes.
+        #[arg(long)]
+        memory: u64,
+        /// CPU time to get by with.
+        #[arg(long)]
+        cpu_seconds: u64,
+    },
     /// Print the completions for a shell (bash: `source <(gristmill completions bash)`).
     Completions {
         /// Which shell.

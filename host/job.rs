@@ -7,7 +7,7 @@
 mod call;
 mod shadow;
 
-use std::{collections::HashMap, future::Future, sync::Arc};
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use tokio::{runtime::Handle, sync::watch};
 use tokio_util::sync::CancellationToken;
@@ -36,6 +36,9 @@ const PLACE_TRIES: u32 = 4;
 
 /// One call may fill this part of the room that the store has for staged outputs.
 const STAGING_PART: u64 = 2;
+
+/// When to look again for a plugin that is being compiled: the largest take about as long.
+const COMPILING: Duration = Duration::from_secs(15);
 
 /// What all jobs share.
 pub struct Context<S> {
@@ -287,6 +290,10 @@ async fn run_steps<S: Store>(
 
 fn find(catalog: &Catalog, used: &Use) -> Result<Versions, Failure> {
     let missing = || {
+        if catalog.is_compiling(&used.plugin) {
+            let reason = format!("plugin `{}` is still being compiled", used.plugin);
+            return Failure { after: Some(COMPILING), ..Failure::new(Class::PluginMissing, reason) };
+        }
         let reason = format!("no plugin `{0}` is loaded: put a good `{0}.wasm` into the plugin directory", used.plugin);
         Failure::new(Class::PluginMissing, reason)
     };

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     thread,
+    time::Duration,
 };
 
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
@@ -14,7 +15,7 @@ use gristmill::{
     cli::{Cli, Command, ConfigFile, PlaceArgs, Serve},
     commands::{self, Fatal},
     config::{self, Config, Overrides, Sources},
-    plugin::Cache,
+    plugin::{self, Cache, CompileLimits, Compiler},
     report::{Style, progress_bar},
     telemetry,
 };
@@ -44,6 +45,9 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Fatal> {
+    if let Command::CompilePlugin { memory, cpu_seconds } = cli.command {
+        return Ok(plugin::compile_standard_input(memory, Duration::from_secs(cpu_seconds)));
+    }
     let style = match &cli.command {
         Command::Dev { serve, .. } if !serve.json => Style::Table,
         Command::Dev { serve, .. } | Command::Run { serve } if serve.json => Style::Json,
@@ -65,13 +69,13 @@ fn run(cli: Cli) -> Result<ExitCode, Fatal> {
     match cli.command {
         Command::Dev { directory, serve } => {
             let config = dev_config(&directory, &serve)?;
-            commands::serve::serve(config, serve.until_idle, user_cache(), style, bar)
+            commands::serve::serve(config, serve.until_idle, compiler(), style, bar)
         }
         Command::Run { serve } => {
             let config = load_config(&serve.config, overrides(&serve, None))?;
-            commands::serve::serve(config, serve.until_idle, user_cache(), style, bar)
+            commands::serve::serve(config, serve.until_idle, compiler(), style, bar)
         }
-        Command::Check { place, live, json } => commands::check::check(place_config(&place), live, json),
+        Command::Check { place, live, json } => commands::check::check(place_config(&place), &compiler(), live, json),
         Command::Dlq(command) => {
             let config = place_config(command.place())?;
             commands::dlq::run(command, &config)
@@ -82,12 +86,13 @@ fn run(cli: Cli) -> Result<ExitCode, Fatal> {
         }
         Command::Replay { place, key, plugin, commit, json } => {
             let how = commands::replay::How { key, plugin, commit, json };
-            commands::replay::replay(&place_config(&place)?, &how, user_cache().as_ref())
+            commands::replay::replay(&place_config(&place)?, &how, &compiler())
         }
         Command::Plugin(command) => {
             let config = command.place().map(place_config).transpose()?;
-            commands::plugin::run(command, config.as_ref(), user_cache().as_ref())
+            commands::plugin::run(command, config.as_ref(), &compiler())
         }
+        Command::CompilePlugin { .. } => Err(Fatal::Usage("this verb is for the host itself".to_owned())),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "gristmill", &mut io::stdout());
             Ok(ExitCode::SUCCESS)
@@ -149,14 +154,26 @@ fn load_config(file: &ConfigFile, overrides: Overrides) -> Result<Config, Fatal>
 
 /// Where a host without a directory of its own remembers things; nowhere if this user has no such place.
 fn user_state() -> Option<PathBuf> {
-    let base = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = base.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/state")))?;
-    Some(base.join("gristmill"))
+    Some(user_folder(("XDG_STATE_HOME", ".local/state"))?.join("gristmill"))
 }
 
-/// Where commands without a directory of their own keep compiled code; nowhere if that cannot be had.
-fn user_cache() -> Option<Cache> {
-    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = base.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
-    Cache::open(&base.join("gristmill")).inspect_err(|error| tracing::warn!(%error, "compiling without a cache")).ok()
+/// This very program: whatever is installed under its name meanwhile.
+const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// A compiler that keeps code among this user's caches, as far as that can be had, for commands that have no directory
+/// of their own.
+fn compiler() -> Compiler {
+    let open = || {
+        let cache = user_folder(("XDG_CACHE_HOME", ".cache"))?;
+        Cache::open(&cache.join("gristmill"), &user_state()?.join("cache.key"))
+            .inspect_err(|error| tracing::warn!(%error, "compiling without a cache"))
+            .ok()
+    };
+    Compiler::in_child(THIS_PROGRAM, CompileLimits::default()).with_cache(open())
+}
+
+/// As the XDG Base Directory Specification has it: a variable, else a place below the home directory.
+fn user_folder((variable, usual): (&str, &str)) -> Option<PathBuf> {
+    let named = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    named.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(usual)))
 }

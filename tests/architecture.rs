@@ -17,7 +17,15 @@ const ONLY: &[(&[&str], &[&str], &str)] = &[
     (&["clap", "clap_complete"], &["cli.rs", "main.rs"], "the command line is defined in one place"),
     (
         &["notify", "rustix"],
-        &["directory/", "queue/intake", "queue/local", "store/local", "registry/", "plugin/compile.rs"],
+        &[
+            "directory/",
+            "queue/intake",
+            "queue/local",
+            "store/local",
+            "registry/",
+            "plugin/cache.rs",
+            "plugin/compiler/",
+        ],
         "the operating system is met at the edge",
     ),
     (&["std::env"], &["main.rs", "build.rs"], "nothing below `main` reads the environment"),

@@ -1,14 +1,17 @@
-//! From a file to a plugin: what is refused and with which words, the cache of compiled code, and the plugin
+//! From a file to a plugin: what is refused and with which words, the compiler and its cache, and the plugin
 //! directory.
 
 #![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
 
 mod from_file {
+    mod bombs;
     mod cache;
+    mod compiler;
     mod directory;
     mod errors;
     mod guests;
     mod mutations;
+    mod smith;
 }
 #[allow(dead_code, reason = "other tests use more of it")]
 mod support {

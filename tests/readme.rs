@@ -19,6 +19,7 @@ fn the_first_plugin_is_the_example_and_it_works() {
         .arg("-o")
         .arg(folder.path())
         .env("XDG_CACHE_HOME", folder.path())
+        .env("XDG_STATE_HOME", folder.path().join("state"))
         .output()
         .unwrap();
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));

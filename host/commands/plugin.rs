@@ -22,22 +22,23 @@ use crate::{
     config::{Config, Limits, Plugins},
     io::{BoxFuture, IoError, OutputMeta, Outputs},
     key,
-    plugin::{Cache, Call, CallError, CallReport, Digest, Engine, ObjectInfo, Plugin, Verdict},
+    plugin::{Call, CallError, CallReport, Compiler, Digest, Engine, ObjectInfo, Plugin, Verdict},
     registry::{self, Entry},
 };
 
-/// `gristmill plugin …`, with the configuration of the host that it is about, if it is about one. Compiled code is kept in `cache` when there is one.
+/// `gristmill plugin …`, with the configuration of the host that it is about, if it is about one. Plugins
+/// are compiled by `compiler`.
 ///
 /// # Errors
 /// When a file or directory cannot be read, or a plugin is refused.
-pub fn run(command: PluginCommand, config: Option<&Config>, cache: Option<&Cache>) -> Result<ExitCode, Fatal> {
+pub fn run(command: PluginCommand, config: Option<&Config>, compiler: &Compiler) -> Result<ExitCode, Fatal> {
     match command {
-        PluginCommand::List { plugins, json, .. } => list(plugins.as_deref(), config, json, cache),
+        PluginCommand::List { plugins, json, .. } => list(plugins.as_deref(), config, json, compiler),
         PluginCommand::Promote { name, .. } => release::change(config, &name, release::Verb::Promote),
         PluginCommand::Rollback { name, .. } => release::change(config, &name, release::Verb::RollBack),
-        PluginCommand::Inspect { file, json } => inspect(&file, json, cache),
+        PluginCommand::Inspect { file, json } => inspect(&file, json, compiler),
         PluginCommand::Run { plugin, inputs, output, settings, force } => {
-            let plugin = load(&plugin, cache)?;
+            let plugin = load(&plugin, compiler)?;
             let settings = Arc::new(settings.into_iter().collect());
             run_all(&plugin, &inputs, &output, &settings, force)
         }
@@ -53,7 +54,7 @@ fn list(
     directory: Option<&Path>,
     config: Option<&Config>,
     as_json: bool,
-    cache: Option<&Cache>,
+    compiler: &Compiler,
 ) -> Result<ExitCode, Fatal> {
     let configured = config.and_then(|config| match &config.plugins {
         Plugins::BuiltIn => None,
@@ -61,8 +62,8 @@ fn list(
     });
     let known = config.map(release::Known::of).transpose()?.flatten();
     let catalog = match directory.or(configured) {
-        Some(directory) => registry::load_directory(&engine()?, cache, directory),
-        None => registry::load_built_in(&engine()?, cache),
+        Some(directory) => registry::load_directory(&engine()?, compiler, directory),
+        None => registry::load_built_in(&engine()?, compiler),
     };
     let catalog = catalog.map_err(Fatal::failed)?;
     let mut out = io::stdout().lock();
@@ -132,9 +133,9 @@ fn plugin_json(plugin: &Plugin) -> serde_json::Value {
     })
 }
 
-fn inspect(file: &Path, as_json: bool, cache: Option<&Cache>) -> Result<ExitCode, Fatal> {
+fn inspect(file: &Path, as_json: bool, compiler: &Compiler) -> Result<ExitCode, Fatal> {
     let started = Instant::now();
-    let plugin = load(file, cache)?;
+    let plugin = load(file, compiler)?;
     let mut out = io::stdout().lock();
     let mut print = || {
         if as_json {
@@ -152,7 +153,7 @@ fn inspect(file: &Path, as_json: bool, cache: Option<&Cache>) -> Result<ExitCode
 }
 
 /// A file, or the name of a built-in plugin.
-fn load(plugin: &Path, cache: Option<&Cache>) -> Result<Plugin, Fatal> {
+fn load(plugin: &Path, compiler: &Compiler) -> Result<Plugin, Fatal> {
     let built_in = plugin.to_str().and_then(registry::built_in_bytes);
     let bytes = match built_in {
         Some(bytes) if !plugin.exists() => bytes.to_vec(),
@@ -161,7 +162,7 @@ fn load(plugin: &Path, cache: Option<&Cache>) -> Result<Plugin, Fatal> {
     };
     let name = plugin.file_stem().map_or_else(|| "plugin".into(), |stem| stem.to_string_lossy());
     let digest = Digest::of(&bytes);
-    Plugin::load(&engine()?, cache, &name, &bytes)
+    Plugin::load(&engine()?, compiler, &name, &bytes)
         .map_err(|error| Fatal::Failed(format!("{} ({}): {error}", plugin.display(), digest.short())))
 }
 

@@ -48,7 +48,7 @@ pub(super) fn change(config: Option<&Config>, plugin: &str, verb: Verb) -> Resul
 
 /// What a host has decided so far.
 pub(super) struct Known {
-    history: History,
+    pub history: History,
     records: Vec<(String, Record)>,
 }
 

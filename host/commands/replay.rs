@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::{runtime::Handle, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Fatal, LOCAL_BUCKET, file::FileBody, out::Out, plugin};
+use super::{Fatal, LOCAL_BUCKET, file::FileBody, out::Out, plugin, release::Known};
 use crate::{
     admission::Admission,
     config::{Bucket, Config, Limits, Place, Plugins, Route, Use, is_plugin_name},
@@ -17,8 +17,8 @@ use crate::{
     job::{self, Context, Outcome, Shadows},
     key,
     made::{Digesting, Made},
-    plugin::{Cache, Call, CallError, Digest, Plugin, short_digest},
-    registry::{self, History},
+    plugin::{Call, CallError, Compiler, Digest, Plugin, short_digest},
+    registry::{self, Catalog, History},
     release, route,
     store::{ObjectMeta, Store, local::LocalStore, s3::S3Store},
     text,
@@ -40,18 +40,18 @@ pub struct How {
     pub json: bool,
 }
 
-/// `gristmill replay …`. Compiled code is kept in `cache` when there is one.
+/// `gristmill replay …`. Plugins are compiled by `compiler`.
 ///
 /// # Errors
 /// When the object or the version is not there, or the version is refused.
-pub fn replay(config: &Config, how: &How, cache: Option<&Cache>) -> Result<ExitCode, Fatal> {
+pub fn replay(config: &Config, how: &How, compiler: &Compiler) -> Result<ExitCode, Fatal> {
     let version = Version::read(config, &how.plugin)?;
     super::runtime()?.block_on(async {
         match &config.place {
             Place::Directory(directory) if how.commit => {
                 let lock = Arc::new(Lock::acquire(directory).map_err(Fatal::failed)?);
                 let store = LocalStore::open(&lock, &config.prefixes()).map_err(Fatal::failed)?;
-                commit(config, how, version, cache, store, LOCAL_BUCKET).await
+                commit(config, how, version, compiler, store, LOCAL_BUCKET).await
             }
             Place::Directory(directory) => {
                 let (tree, meta) = look(directory, &how.key)?;
@@ -60,14 +60,14 @@ pub fn replay(config: &Config, how: &How, cache: Option<&Cache>) -> Result<ExitC
                     let file = tree.open_file(&place).map_err(|reason| tree.refused("read", &how.key, reason));
                     Ok(Box::new(FileBody::new(File::from(file.map_err(Fatal::failed)?))))
                 };
-                show(config, how, version, cache, &meta, LOCAL_BUCKET, body).await
+                show(config, how, version, compiler, &meta, LOCAL_BUCKET, body).await
             }
             Place::Bucket(bucket) => {
                 let store = super::store(bucket).await;
                 if how.commit {
-                    return commit(config, how, version, cache, store, &bucket.name).await;
+                    return commit(config, how, version, compiler, store, &bucket.name).await;
                 }
-                look_up(config, how, version, cache, &store, bucket).await
+                look_up(config, how, version, compiler, &store, bucket).await
             }
         }
     })
@@ -98,9 +98,9 @@ impl Version {
         Ok(Self { name, bytes, shown })
     }
 
-    fn load(&self, name: &str, cache: Option<&Cache>) -> Result<Plugin, Fatal> {
+    fn load(&self, name: &str, compiler: &Compiler) -> Result<Plugin, Fatal> {
         let digest = Digest::of(&self.bytes).short();
-        Plugin::load(&plugin::engine()?, cache, name, &self.bytes)
+        Plugin::load(&plugin::engine()?, compiler, name, &self.bytes)
             .map_err(|error| Fatal::Failed(format!("{} ({digest}): {error}", self.shown)))
     }
 
@@ -152,12 +152,12 @@ async fn look_up(
     config: &Config,
     how: &How,
     version: Version,
-    cache: Option<&Cache>,
+    compiler: &Compiler,
     store: &S3Store,
     bucket: &Bucket,
 ) -> Result<ExitCode, Fatal> {
     let object = store.open(&how.key).await.map_err(Fatal::failed)?;
-    show(config, how, version, cache, store.meta(&object), &bucket.name, || Ok(store.body(&object))).await
+    show(config, how, version, compiler, store.meta(&object), &bucket.name, || Ok(store.body(&object))).await
 }
 
 /// Calls the version for each use that the object's route has for it, and throws away what it makes.
@@ -165,7 +165,7 @@ async fn show(
     config: &Config,
     how: &How,
     version: Version,
-    cache: Option<&Cache>,
+    compiler: &Compiler,
     meta: &ObjectMeta,
     bucket: &str,
     body: impl Fn() -> Result<Box<dyn Body>, Fatal>,
@@ -178,7 +178,7 @@ async fn show(
         // It may be the first version of all.
         Err(_) => (version.name.as_deref().unwrap_or("plugin"), Vec::new()),
     };
-    let plugin = version.load(name, cache)?;
+    let plugin = version.load(name, compiler)?;
     let without = Use { plugin: name.to_owned(), settings: Arc::default(), limits: Limits::default() };
     let uses: Vec<&Use> = if uses.is_empty() { vec![&without] } else { uses };
     let (mut out, mut code) = (Out::new(), ExitCode::SUCCESS);
@@ -255,7 +255,7 @@ async fn commit<S: Store>(
     config: &Config,
     how: &How,
     version: Version,
-    cache: Option<&Cache>,
+    compiler: &Compiler,
     store: S,
     bucket: &str,
 ) -> Result<ExitCode, Fatal> {
@@ -274,13 +274,8 @@ async fn commit<S: Store>(
         let shown = &version.shown;
         Fatal::Failed(format!("`{shown}` is no version of a plugin of the object's route, which uses {names}"))
     })?;
-    let version = version.load(name, cache)?;
-    let engine = plugin::engine()?;
-    let others = match &config.plugins {
-        Plugins::BuiltIn => registry::load_built_in(&engine, cache),
-        Plugins::Directory(directory) => registry::load_directory(&engine, cache, directory),
-    };
-    let catalog = others.map_err(Fatal::failed)?.with(version);
+    let version = version.load(name, compiler)?;
+    let catalog = current(config, route, compiler)?.with(version);
     let admission = Admission::new(config, CancellationToken::new());
     let Some(seat) = admission.seats(1).await.pop() else {
         return Err(Fatal::Failed("there is no slot".to_owned()));
@@ -304,6 +299,28 @@ async fn commit<S: Store>(
     };
     let outcome = job::run(&context, &event, 1, &seat, &CancellationToken::new()).await;
     tell(how, &outcome)
+}
+
+/// The plugins as a host would call them: perhaps other versions than those of the files.
+fn current(config: &Config, route: Option<&Route>, compiler: &Compiler) -> Result<Catalog, Fatal> {
+    let engine = plugin::engine()?;
+    let directory = match &config.plugins {
+        Plugins::BuiltIn => return registry::load_built_in(&engine, compiler).map_err(Fatal::failed),
+        Plugins::Directory(directory) => directory,
+    };
+    let mut catalog = registry::load_directory(&engine, compiler, directory).map_err(Fatal::failed)?;
+    let Some(known) = Known::of(config)? else { return Ok(catalog) };
+    for used in route.iter().flat_map(|route| &route.uses) {
+        let records = known.records().filter(|(plugin, _)| *plugin == used.plugin);
+        for stable in records.filter_map(|(_, record)| record.current()) {
+            if catalog.get(&used.plugin).is_some_and(|plugin| plugin.digest.to_string() != stable) {
+                let bytes = known.history.read(stable).map_err(Fatal::failed)?;
+                let plugin = Plugin::load(&engine, compiler, &used.plugin, &bytes).map_err(Fatal::failed)?;
+                catalog = catalog.with(plugin);
+            }
+        }
+    }
+    Ok(catalog)
 }
 
 fn tell(how: &How, outcome: &Outcome) -> Result<ExitCode, Fatal> {

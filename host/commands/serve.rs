@@ -15,7 +15,7 @@ use crate::{
     directory::Lock,
     io::BoxFuture,
     job::{Context, SHADOWS, Shadows},
-    plugin::{Cache, Engine},
+    plugin::{Cache, Compiler, Engine},
     queue::{
         DeadMessage, Queue,
         intake::Intake,
@@ -50,14 +50,15 @@ const SHOWN: usize = 500;
 const THREADS_END: Duration = Duration::from_secs(1);
 
 /// Serves until told to stop, or with `until_idle` until nothing is left. What happened is told on standard
-/// output in the given style. Compiled code of a host without a directory of its own is kept in `cache`.
+/// output in the given style. Plugins are compiled by `compiler`, which keeps code where a host without a directory of
+/// its own does.
 ///
 /// # Errors
 /// When something is missing that the host cannot do without.
 pub fn serve(
     config: Config,
     until_idle: bool,
-    cache: Option<Cache>,
+    compiler: Compiler,
     style: Style,
     bar: ProgressBar,
 ) -> Result<ExitCode, Fatal> {
@@ -70,8 +71,8 @@ pub fn serve(
     let guests = runtime("guests", thread::available_parallelism().map_or(1, usize::from))?;
     let how = How { until_idle, style, bar, guests: guests.handle().clone() };
     let served = match config.place.clone() {
-        Place::Directory(directory) => control.block_on(serve_directory(config, &directory, how)),
-        Place::Bucket(bucket) => control.block_on(serve_bucket(config, bucket, cache, how)),
+        Place::Directory(directory) => control.block_on(serve_directory(config, &directory, compiler, how)),
+        Place::Bucket(bucket) => control.block_on(serve_bucket(config, bucket, compiler, how)),
     };
     guests.shutdown_timeout(THREADS_END);
     control.shutdown_timeout(THREADS_END);
@@ -87,15 +88,15 @@ struct How {
 }
 
 /// Local mode: the directory is the bucket, SQLite is the queue.
-async fn serve_directory(config: Config, directory: &Path, how: How) -> Result<Summary, Fatal> {
+async fn serve_directory(config: Config, directory: &Path, compiler: Compiler, how: How) -> Result<Summary, Fatal> {
     let lock = Arc::new(Lock::acquire(directory).map_err(Fatal::failed)?);
     let store = LocalStore::open(&lock, &config.prefixes()).map_err(Fatal::failed)?;
     let queue = LocalQueue::open(&lock.state().join("queue.db"), config.visibility_timeout, Clock::system());
     let queue = Arc::new(queue.map_err(Fatal::failed)?);
     // We hold the lock, so whoever had received these is dead.
     queue.release_all().await.map_err(Fatal::failed)?;
-    let cache = Cache::open(&lock.state().join("cache")).map_err(Fatal::failed)?;
-    let registry = registry(&config, Some(cache))?;
+    let cache = Cache::open(&lock.state().join("cache"), &lock.state().join("cache.key")).map_err(Fatal::failed)?;
+    let registry = registry(&config, compiler.with_cache(Some(cache)))?;
     warn_of_dead_letters(&queue).await?;
 
     let bucket = LOCAL_BUCKET.to_owned();
@@ -127,8 +128,8 @@ async fn serve_directory(config: Config, directory: &Path, how: How) -> Result<S
 }
 
 /// SQS and S3.
-async fn serve_bucket(mut config: Config, bucket: Bucket, cache: Option<Cache>, how: How) -> Result<Summary, Fatal> {
-    let registry = registry(&config, cache)?;
+async fn serve_bucket(mut config: Config, bucket: Bucket, compiler: Compiler, how: How) -> Result<Summary, Fatal> {
+    let registry = registry(&config, compiler)?;
     let (queue, store) = super::connect(&bucket, &config).await?;
     let queue = Arc::new(if how.until_idle { queue.with_short_polls() } else { queue });
     if let Some(most) = queue.max_receives().filter(|_| config.has_default_attempts) {
@@ -224,11 +225,11 @@ async fn wait_until_idle(idle: &Idle, left: &Left, shutdown: &Shutdown) {
     }
 }
 
-fn registry(config: &Config, cache: Option<Cache>) -> Result<Registry, Fatal> {
+fn registry(config: &Config, compiler: Compiler) -> Result<Registry, Fatal> {
     let engine = Engine::new(config.slots + SHADOWS).map_err(Fatal::failed)?;
     match &config.plugins {
-        Plugins::BuiltIn => Registry::built_in(&engine, cache.as_ref()),
-        Plugins::Directory(plugins) => Registry::watch(engine, cache, plugins, releases(config)?),
+        Plugins::BuiltIn => Registry::built_in(&engine, &compiler),
+        Plugins::Directory(plugins) => Registry::watch(engine, compiler, plugins, releases(config)?),
     }
     .map_err(Fatal::failed)
 }

@@ -109,14 +109,22 @@ fn config(slots: usize) -> Config {
             .table_keep_resident(TABLE_KEEP_RESIDENT);
     }
 
-    let mut config = Config::new();
+    let mut config = code_config();
     config
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
-        .memory_reservation(MEMORY_RESERVATION)
         .max_wasm_stack(WASM_STACK)
         .async_stack_size(FIBER_STACK)
+        .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(BACKTRACE_FRAMES));
+    config
+}
+
+/// What the code of a plugin depends on. Whoever compiles has to have it in common with whoever runs the code, and
+/// takes no address space for instances.
+pub(super) fn code_config() -> Config {
+    let mut config = Config::new();
+    config
+        .memory_reservation(MEMORY_RESERVATION)
         .epoch_interruption(true)
-        .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(BACKTRACE_FRAMES))
         // No plugin can use component-model async before the interface does.
         .concurrency_support(false)
         .gc_support(false)

@@ -4,17 +4,21 @@
 //! place for outputs; it knows no queue, no store and no job.
 
 mod bindings;
+mod cache;
 mod code;
-mod compile;
+mod compiler;
 mod engine;
 mod imports;
 mod invoke;
 mod limits;
+mod load;
 
-pub use compile::{Cache, LoadError};
+pub use cache::Cache;
+pub use compiler::{CompileLimits, Compiler, compile_standard_input};
 pub use engine::{Engine, EngineError};
 pub use invoke::{Call, CallError, CallReport, CreatedOutput, ObjectInfo, Verdict};
 pub use limits::LimitHit;
+pub use load::LoadError;
 
 use std::{fmt, sync::Arc};
 

@@ -2,13 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{
-    load::{Refusal, Signature},
-    releases::Release,
-    shadow::Shadow,
-    trial::Trial,
-};
-use crate::plugin::Plugin;
+use super::{file::Signature, load::Refusal, releases::Release, shadow::Shadow, trial::Trial};
+use crate::plugin::{Digest, Plugin};
 
 /// Every plugin there is at one moment, by name.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +32,8 @@ pub struct Entry {
     pub plugin: Option<Arc<Plugin>>,
     /// Why the file that is there now was refused.
     pub refused: Option<Refusal>,
+    /// What the file that is there now holds, while it is being compiled or waits for that.
+    pub compiling: Option<Digest>,
     /// The file as it was when it was last read.
     pub(super) signature: Option<Signature>,
 }
@@ -62,6 +59,12 @@ impl Catalog {
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
         self.entries.contains_key(name)
+    }
+
+    /// Whether the `NAME.wasm` that is there is going to be compiled.
+    #[must_use]
+    pub fn is_compiling(&self, name: &str) -> bool {
+        self.entries.get(name).is_some_and(|entry| entry.compiling.is_some())
     }
 
     /// All entries, by name.

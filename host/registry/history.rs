@@ -197,7 +197,7 @@ impl History {
     /// When they are not kept, or are not the version's.
     pub fn read(&self, digest: &str) -> Result<Vec<u8>, HistoryError> {
         let path = self.version_path(digest);
-        let bytes = read_at_most(&path, super::load::MAX_PLUGIN_BYTES).map_err(HistoryError::io("read", &path))?;
+        let bytes = read_at_most(&path, super::file::MAX_PLUGIN_BYTES).map_err(HistoryError::io("read", &path))?;
         match Digest::of(&bytes).to_string() == digest {
             true => Ok(bytes),
             false => Err(HistoryError::Forged(digest.to_owned())),

@@ -3,6 +3,8 @@
 //! A job takes one [`Catalog`] and keeps it to its end, so a reload never changes work in flight.
 
 mod catalog;
+mod compiling;
+mod file;
 mod history;
 mod load;
 mod releases;
@@ -11,10 +13,9 @@ mod trial;
 mod watch;
 
 pub use catalog::{Catalog, Entry, Versions};
+pub use file::{FileError, read_plugin_file};
 pub use history::{History, HistoryError};
-pub use load::{
-    FileError, Refusal, RegistryError, built_in_bytes, built_in_names, load_built_in, load_directory, read_plugin_file,
-};
+pub use load::{Refusal, RegistryError, built_in_bytes, built_in_names, load_built_in, load_directory};
 pub use releases::{Release, Releases};
 pub use shadow::Shadow;
 pub use trial::Trial;

@@ -7,10 +7,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Catalog, History, HistoryError, load::read_plugin_file, shadow::Shadow, trial::Trial};
+use super::{Catalog, History, HistoryError, file::read_plugin_file, load::Source, shadow::Shadow, trial::Trial};
 use crate::{
     config::Canary,
-    plugin::{Cache, Digest, Engine, Plugin, short_digest},
+    plugin::{Digest, Plugin, short_digest},
     release::{Decision, Evidence, Record, Role, plugin_of},
 };
 
@@ -58,15 +58,11 @@ impl Releases {
         Self { decided: Arc::new(decided), ..self }
     }
 
-    /// Fills in the releases of a catalog that a scan of `directory` has made. Blocks.
-    pub(super) fn apply(
-        &self,
-        engine: &Arc<Engine>,
-        cache: Option<&Cache>,
-        directory: &Path,
-        catalog: &mut Catalog,
-        previous: &Catalog,
-    ) {
+    /// Fills in the releases of a catalog that a scan of the source has made. Blocks, and for long only where a
+    /// version from the history has to be compiled anew.
+    pub(super) fn apply(&self, source: &Source, catalog: &mut Catalog, previous: &Catalog) {
+        let Source { engine, compiler, directory } = source;
+        catalog.releases.clear();
         let files = catalog.entries.keys().filter_map(|stem| Some(plugin_of(stem)?.0));
         let known = previous.releases.keys().map(String::as_str);
         let plugins: BTreeSet<String> = files.chain(known).map(str::to_owned).collect();
@@ -74,7 +70,7 @@ impl Releases {
             let before = previous.releases.get(&plugin).cloned().unwrap_or_default();
             let one = One { releases: self, plugin: &plugin, catalog: &*catalog, directory };
             let release = one.release(&before, |bytes| {
-                Plugin::load(engine, cache, &plugin, &bytes).map_err(|error| error.to_string())
+                Plugin::load(engine, compiler, &plugin, &bytes).map_err(|error| error.to_string())
             });
             let release =
                 release.unwrap_or_else(|error| Release { problem: Some(error.to_string()), ..before.clone() });

@@ -1,13 +1,14 @@
 //! Follows the plugin directory and swaps the catalog.
 
 use std::{
-    path::{Path, PathBuf},
+    io,
+    path::Path,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -15,10 +16,11 @@ use tokio::sync::watch;
 
 use super::{
     Catalog,
-    load::{self, RegistryError, UNSETTLED},
+    compiling::Compiling,
+    load::{self, FIRST_SETTLED, RegistryError, Source, UNSETTLED},
     releases::Releases,
 };
-use crate::plugin::{Cache, Engine};
+use crate::plugin::{Compiler, Engine};
 
 /// Events that come closer together than this belong to one change.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -26,6 +28,10 @@ const DEBOUNCE: Duration = Duration::from_millis(50);
 /// How often the directory is scanned without an event: file systems of a network have none, and a
 /// directory that is replaced as a whole takes its watch with it.
 const RESCAN: Duration = Duration::from_secs(5);
+
+/// For how long the start waits for files that are being compiled: longer than the largest language runtimes take,
+/// since until then their objects have no plugin.
+const FIRST_COMPILED: Duration = Duration::from_secs(60);
 
 /// The current catalog, kept up to date until this is dropped.
 pub struct Registry {
@@ -38,8 +44,8 @@ impl Registry {
     ///
     /// # Errors
     /// See [`RegistryError`].
-    pub fn built_in(engine: &Arc<Engine>, cache: Option<&Cache>) -> Result<Self, RegistryError> {
-        Ok(Self::fixed(load::load_built_in(engine, cache)?))
+    pub fn built_in(engine: &Arc<Engine>, compiler: &Compiler) -> Result<Self, RegistryError> {
+        Ok(Self::fixed(load::load_built_in(engine, compiler)?))
     }
 
     /// A catalog that never changes.
@@ -49,32 +55,40 @@ impl Registry {
     }
 
     /// Loads every `NAME.wasm` of the directory, and from then on follows its changes on a thread of its
-    /// own. Blocks until the first catalog is there. Without `releases` every file is the stable version of its
-    /// plugin, and canaries and shadows are loaded but not called.
+    /// own. Blocks until the first catalog is there, for as long as compiling it takes, within a bound: what then is
+    /// not ready comes later. `compiler` is stopped when this is dropped. Without `releases` every file is the
+    /// stable version of its plugin, and canaries and shadows are loaded but not called.
     ///
     /// # Errors
     /// When the directory cannot be listed. A file in it that is no plugin is not an error: it is
     /// reported and left out.
     pub fn watch(
         engine: Arc<Engine>,
-        cache: Option<Cache>,
+        compiler: Compiler,
         directory: &Path,
         releases: Option<Releases>,
     ) -> Result<Self, RegistryError> {
         let (wake, woken) = sync_channel(1);
         let decided = wake.clone();
-        // A full channel means that a look is already due.
         let releases = releases.map(|releases| releases.on_decision(move || drop(decided.try_send(Wake::Look))));
         // The watch is there before the first scan, so no change can fall between the two.
         let by_hand = releases.as_ref().map(Releases::folder);
         let watcher = start_watcher(wake.clone(), [directory].into_iter().chain(by_hand));
-        let catalog = load::load_directory(&engine, cache.as_ref(), directory)?;
-        let (publish, receiver) = watch::channel(Arc::default());
-        let follow = Follow { engine, cache, directory: directory.to_owned(), releases, publish };
-        follow.publish(catalog);
+        let source = Source { engine, compiler, directory: directory.to_owned() };
+        let tell = wake.clone();
+        // A full channel means that somebody is about to look.
+        let compiling = Compiling::start(&source, move || drop(tell.try_send(Wake::Look)));
+        let compiling = compiling.map_err(RegistryError::Thread)?;
+        let (publish, catalog) = watch::channel(Arc::default());
+        let (ready, first) = sync_channel(1);
+        let follow = Follow { source, compiling, releases, publish, ready: Some(ready) };
         let thread = thread::Builder::new().name("plugins".into()).spawn(move || follow.run(&woken));
         let loader = Loader { wake, _watcher: watcher, thread: Some(thread.map_err(RegistryError::Thread)?) };
-        Ok(Self { catalog: receiver, _loader: Some(loader) })
+        match first.recv() {
+            Ok(first) => first?,
+            Err(_) => return Err(RegistryError::Thread(io::Error::other("it panicked, see the log"))),
+        }
+        Ok(Self { catalog, _loader: Some(loader) })
     }
 
     /// Follows the current catalog.
@@ -132,50 +146,79 @@ fn start_watcher<'p>(
 
 /// What the thread needs.
 struct Follow {
-    engine: Arc<Engine>,
-    cache: Option<Cache>,
-    directory: PathBuf,
+    source: Source,
+    compiling: Compiling,
     releases: Option<Releases>,
     publish: watch::Sender<Arc<Catalog>>,
+    /// Where somebody waits for the first catalog.
+    ready: Option<SyncSender<Result<(), RegistryError>>>,
 }
 
 impl Follow {
-    fn run(self, woken: &Receiver<Wake>) {
-        let mut patience = RESCAN;
+    fn run(mut self, woken: &Receiver<Wake>) {
+        let started = Instant::now();
         let mut unreadable = false;
         loop {
-            match woken.recv_timeout(patience) {
-                Ok(Wake::Look) => thread::sleep(DEBOUNCE),
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            let mut catalog = Catalog::clone(&self.publish.borrow());
+            for (file, compiled) in self.compiling.take_done() {
+                catalog.complete(&file, compiled);
             }
-            let current = Arc::clone(&self.publish.borrow());
-            patience = match load::scan(&self.engine, self.cache.as_ref(), &self.directory, &current) {
+            let patience = match self.source.scan(&catalog) {
                 Ok(scan) => {
                     unreadable = false;
-                    self.publish(scan.catalog);
+                    catalog = scan.catalog;
+                    self.compiling.want(scan.uncompiled);
                     if scan.unsettled { UNSETTLED } else { RESCAN }
                 }
                 Err(error) => {
+                    // The first catalog is the one thing that the host cannot do without.
+                    if let Some(ready) = self.ready.take() {
+                        let _ = ready.send(Err(error));
+                        return;
+                    }
                     if !std::mem::replace(&mut unreadable, true) {
-                        tracing::error!(directory = %self.directory.display(), %error, "cannot list the plugin directory, keeping the plugins loaded before");
+                        tracing::error!(%error, "cannot list the plugin directory, keeping the plugins loaded before");
                     }
                     RESCAN
                 }
             };
+            self.publish(catalog);
+            let due = self.first_is_due(started, patience == UNSETTLED);
+            match woken.recv_timeout(due.map_or(patience, |due| patience.min(due))) {
+                // Where a file has just been compiled there is nothing to wait for.
+                Ok(Wake::Look) if self.compiling.has_done() => {}
+                Ok(Wake::Look) => thread::sleep(DEBOUNCE),
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            }
         }
     }
-}
 
-impl Follow {
     fn publish(&self, mut catalog: Catalog) {
         let current = Arc::clone(&self.publish.borrow());
         if let Some(releases) = &self.releases {
-            releases.apply(&self.engine, self.cache.as_ref(), &self.directory, &mut catalog, &current);
+            releases.apply(&self.source, &mut catalog, &current);
         }
         let catalog = Arc::new(catalog);
         self.publish.send_replace(Arc::clone(&catalog));
         report(&current, &catalog);
+    }
+
+    /// Lets go whoever waits for the first catalog once all is in it or it has taken too long. Answers how long that
+    /// may yet be.
+    fn first_is_due(&mut self, started: Instant, unsettled: bool) -> Option<Duration> {
+        let bound = match (unsettled, self.compiling.is_idle()) {
+            (true, _) => FIRST_SETTLED,
+            (false, false) => FIRST_COMPILED,
+            (false, true) => Duration::ZERO,
+        };
+        let left = bound.saturating_sub(started.elapsed());
+        let ready = if left.is_zero() { self.ready.take() } else { None };
+        if let Some(ready) = ready {
+            // Whoever does not wait any more has no use for it.
+            let _ = ready.send(Ok(()));
+        }
+        self.ready.is_some().then_some(left)
     }
 }
 

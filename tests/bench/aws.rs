@@ -227,7 +227,8 @@ fn start(client: Client, work: Work, remote: &Remote, folder: &Path) -> Result<R
             let file = folder.join("gristmill.toml");
             fs::write(&file, format!("{}\n[[route]]\nplugins = [\"{name}\"]\n", remote.configuration()))?;
             let mut command = Command::new(env!("CARGO_BIN_EXE_gristmill"));
-            command.args(["--log", "error", "run", "--config"]).arg(file).env("XDG_CACHE_HOME", folder);
+            command.args(["--log", "error", "run", "--config"]).arg(file);
+            command.env("XDG_CACHE_HOME", folder).env("XDG_STATE_HOME", folder.join("state"));
             command
         }
         Client::Boto3 { threads } => {

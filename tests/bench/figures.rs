@@ -9,6 +9,7 @@ mod cloud;
 #[allow(dead_code, reason = "tests use the rest")]
 #[path = "../support/remote.rs"]
 mod remote;
+mod start;
 
 use std::{
     error::Error,
@@ -26,7 +27,7 @@ use bytes::Bytes;
 use gristmill::{
     config::Limits,
     io::{Body, BoxFuture, IoError, OutputMeta, Outputs},
-    plugin::{Call, CallReport, Engine, ObjectInfo, Plugin, Verdict},
+    plugin::{Call, CallReport, Compiler, Engine, ObjectInfo, Plugin, Verdict},
 };
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -37,6 +38,7 @@ fn main() -> Result<()> {
     let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
     let all: [(&str, Measure); 7] = [
         ("overhead", overhead),
+        ("start", start::start),
         ("stream", stream),
         ("local", local),
         ("resize", resize),
@@ -227,7 +229,7 @@ fn manifest(path: &str) -> PathBuf {
 fn plugin(engine: &Arc<Engine>, folder: &str, name: &str) -> Result<Plugin> {
     let path = manifest("target").join(folder).join(name).with_extension("wasm");
     let bytes = fs::read(&path).map_err(|error| format!("{}: {error}; run `make plugins`", path.display()))?;
-    Ok(Plugin::load(engine, None, name, &bytes)?)
+    Ok(Plugin::load(engine, &Compiler::in_process(), name, &bytes)?)
 }
 
 fn runtime(threads: usize) -> Result<tokio::runtime::Runtime> {

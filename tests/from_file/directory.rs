@@ -6,15 +6,17 @@ use std::{
     os::unix::{fs::symlink, net::UnixListener},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use gristmill::{
-    plugin::Digest,
+    plugin::{CompileLimits, Compiler, Digest},
     registry::{Catalog, Entry, Refusal, Registry},
 };
 use tempfile::TempDir;
 use tokio::sync::watch;
 
+use super::{bombs, compiler::GRISTMILL};
 use crate::support::guests::{Calling, PATIENCE, bytes, engine};
 
 /// A directory that is being followed.
@@ -27,11 +29,15 @@ struct Fixture {
 impl Fixture {
     /// Begins with these files.
     fn new(files: &[(&str, &[u8])]) -> Self {
+        Self::with(Compiler::in_process(), files)
+    }
+
+    fn with(compiler: Compiler, files: &[(&str, &[u8])]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         for (file, content) in files {
             fs::write(directory.path().join(file), content).unwrap();
         }
-        let registry = Registry::watch(Arc::clone(engine()), None, directory.path(), None).unwrap();
+        let registry = Registry::watch(Arc::clone(engine()), compiler, directory.path(), None).unwrap();
         Self { directory, catalog: registry.catalog(), _registry: registry }
     }
 
@@ -236,10 +242,44 @@ async fn one_bad_file_does_not_keep_others_out() {
     }
 }
 
+#[tokio::test]
+async fn a_file_that_takes_long_to_compile_holds_up_no_other() {
+    let compiler = Compiler::in_child(GRISTMILL, CompileLimits::default());
+    let good = bytes("digest-a");
+    let mut fixture = Fixture::with(compiler, &[("version.wasm", &good)]);
+    // It would take minutes, and its name comes first.
+    fixture.put("bomb.wasm", &bombs::giant_function());
+    fixture.until("bomb", |entry| entry.is_some_and(|entry| entry.compiling.is_some())).await;
+    fixture.put("nothing.wasm", &bytes("nothing"));
+    fixture.put("version.wasm", &bytes("digest-b"));
+    fixture.until_loaded("nothing", &bytes("nothing")).await;
+    let catalog = fixture.until_loaded("version", &bytes("digest-b")).await;
+    assert_eq!(version(&catalog).await, "b");
+    assert!(catalog.is_compiling("bomb") && catalog.get("bomb").is_none());
+    // Deleted before it was compiled, it is nobody's business any more.
+    fs::remove_file(fixture.path("bomb.wasm")).unwrap();
+    fixture.until("bomb", |entry| entry.is_none()).await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_over_the_compiler_s_limits_is_refused_and_the_last_good_one_stays() {
+    let limits = CompileLimits { cpu_time: Duration::from_secs(1), ..CompileLimits::default() };
+    let good = bytes("digest-a");
+    let mut fixture = Fixture::with(Compiler::in_child(GRISTMILL, limits), &[("version.wasm", &good)]);
+    let bomb = bombs::giant_function();
+    fixture.put("version.wasm", &bomb);
+    let (catalog, refusal) = fixture.until_refused("version").await;
+    assert!(refusal.reason.starts_with("takes more than 1s of CPU time to compile: leave out"), "{refusal:?}");
+    assert_eq!(refusal.digest, Some(Digest::of(&bomb)));
+    assert_eq!(version(&catalog).await, "a");
+    fixture.put("version.wasm", &bytes("digest-b"));
+    fixture.until_loaded("version", &bytes("digest-b")).await;
+}
+
 #[test]
 fn a_directory_that_cannot_be_listed_is_an_error_at_the_start() {
     let directory = tempfile::tempdir().unwrap();
     let missing = directory.path().join("plugins");
-    let error = Registry::watch(Arc::clone(engine()), None, &missing, None).err().unwrap();
+    let error = Registry::watch(Arc::clone(engine()), Compiler::in_process(), &missing, None).err().unwrap();
     assert!(error.to_string().starts_with(&format!("plugin directory {}: ", missing.display())), "{error}");
 }

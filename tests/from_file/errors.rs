@@ -1,11 +1,11 @@
 //! Each way in which a file can be no plugin, and what a person is told.
 
-use gristmill::plugin::{Cache, Digest, LoadError, Plugin, Verdict};
+use gristmill::plugin::{Cache, Compiler, Digest, LoadError, Plugin, Verdict};
 
 use crate::support::guests::{Calling, bytes, engine, hand_written, load, module, private_folder};
 
 fn refused(bytes: &[u8]) -> LoadError {
-    match Plugin::load(engine(), None, "refused", bytes) {
+    match Plugin::load(engine(), &Compiler::in_process(), "refused", bytes) {
         Ok(plugin) => panic!("{plugin:?} was loaded"),
         Err(error) => error,
     }
@@ -74,9 +74,11 @@ fn a_truncated_component() {
 fn compiled_code() {
     let parent = tempfile::tempdir().unwrap();
     let folder = private_folder(parent.path());
-    Plugin::load(engine(), Some(&Cache::open(&folder).unwrap()), "nothing", &bytes("nothing")).unwrap();
+    let cache = Cache::open(&folder, &parent.path().join("cache.key")).unwrap();
+    let compiler = Compiler::in_process().with_cache(Some(cache));
+    Plugin::load(engine(), &compiler, "nothing", &bytes("nothing")).unwrap();
     let entry = folder.read_dir().unwrap().next().unwrap().unwrap().path();
-    let code = std::fs::read(entry).unwrap().split_off(super::cache::CHECKSUM);
+    let code = std::fs::read(entry).unwrap().split_off(super::cache::MAC);
     let error = refused(&code);
     assert_eq!(error, LoadError::Precompiled);
     assert!(error.to_string().starts_with("is already compiled code"), "{error}");

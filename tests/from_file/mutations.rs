@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use gristmill::plugin::Plugin;
+use gristmill::plugin::{Compiler, Plugin};
 use proptest::prelude::*;
 
 use crate::support::guests::{bytes, engine, module};
@@ -63,7 +63,7 @@ proptest! {
         for mutation in &mutations {
             mutate(&mut bytes, mutation);
         }
-        if let Err(error) = Plugin::load(engine(), None, "mutated", &bytes) {
+        if let Err(error) = Plugin::load(engine(), &Compiler::in_process(), "mutated", &bytes) {
             let text = error.to_string();
             prop_assert!(!text.chars().any(char::is_control), "{text:?}");
             prop_assert!(text.len() < 5_000, "{} bytes", text.len());

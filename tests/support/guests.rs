@@ -22,7 +22,7 @@ use gristmill::{
     config::Limits,
     io::{Body, BoxFuture, IoError, OutputMeta, Outputs},
     key,
-    plugin::{Cache, Call, CallReport, CreatedOutput, Engine, ObjectInfo, Plugin},
+    plugin::{Cache, Call, CallReport, Compiler, CreatedOutput, Engine, ObjectInfo, Plugin},
 };
 
 /// After so long something hangs. Far beyond what the slowest machine needs.
@@ -37,11 +37,14 @@ pub fn engine() -> &'static Arc<Engine> {
     &ENGINE
 }
 
-/// Compiled code of the guests, kept from one run of the tests to the next.
-fn cache() -> &'static Cache {
-    static CACHE: LazyLock<Cache> =
-        LazyLock::new(|| Cache::open(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled-guests")).unwrap());
-    &CACHE
+/// Keeps the code of the guests from one run of the tests to the next.
+fn compiler() -> &'static Compiler {
+    static COMPILER: LazyLock<Compiler> = LazyLock::new(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let cache = Cache::open(&folder.join("compiled-guests"), &folder.join("compiled-guests.key")).unwrap();
+        Compiler::in_process().with_cache(Some(cache))
+    });
+    &COMPILER
 }
 
 /// Where `make plugins` puts the guest `NAME.wasm`.
@@ -66,7 +69,7 @@ pub fn guest(name: &str) -> Arc<Plugin> {
 
 /// Compiles a plugin, or takes it from the tests' cache.
 pub fn load(engine: &Arc<Engine>, name: &str, bytes: &[u8]) -> Plugin {
-    Plugin::load(engine, Some(cache()), name, bytes).unwrap_or_else(|error| panic!("{name} {error}"))
+    Plugin::load(engine, compiler(), name, bytes).unwrap_or_else(|error| panic!("{name} {error}"))
 }
 
 /// A plugin written as a core module in the text format, on the shared engine.

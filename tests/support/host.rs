@@ -122,6 +122,7 @@ pub fn command(arguments: &[&str]) -> Command {
         .env("PATH", "/usr/bin:/bin")
         // Where `gristmill plugin` keeps compiled code; the tests share it.
         .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
+        .env("XDG_STATE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/state"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

@@ -14,7 +14,7 @@ use gristmill::{
     config::{Config, KeyPattern, Limits, Place, Plugins, Retry, Route, Use},
     event::{self, ObjectEvent},
     job::{Context, Shadows},
-    plugin::{Engine, Plugin},
+    plugin::{Compiler, Engine, Plugin},
     registry::{Catalog, Registry},
 };
 use serde_json::json;
@@ -184,7 +184,7 @@ pub fn catalog() -> watch::Receiver<Arc<Catalog>> {
             let load = |name| {
                 let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("target/guests/{name}.wasm"));
                 let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{path:?}: {error}; run `make plugins`"));
-                Plugin::load(&engine, None, name, &bytes).unwrap()
+                Plugin::load(&engine, &Compiler::in_process(), name, &bytes).unwrap()
             };
             Registry::fixed(Catalog::of(GUESTS.map(load))).catalog()
         })

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use super::{Fatal, plugin};
 use crate::{
     config::{Config, Place, Plugins},
+    plugin::Compiler,
     registry::{self, Catalog},
 };
 
@@ -20,12 +21,12 @@ use crate::{
 ///
 /// # Errors
 /// With all problems of the configuration, when there are any.
-pub fn check(config: Result<Config, Fatal>, live: bool, as_json: bool) -> Result<ExitCode, Fatal> {
+pub fn check(config: Result<Config, Fatal>, compiler: &Compiler, live: bool, as_json: bool) -> Result<ExitCode, Fatal> {
     let config = config?;
     let mut problems = Vec::new();
     let catalog = match &config.plugins {
         Plugins::BuiltIn => None,
-        Plugins::Directory(directory) => match registry::load_directory(&plugin::engine()?, None, directory) {
+        Plugins::Directory(directory) => match registry::load_directory(&plugin::engine()?, compiler, directory) {
             Ok(catalog) => Some(catalog),
             Err(error) => {
                 problems.push(error.to_string());

@@ -256,9 +256,11 @@ impl Round<'_> {
             let (reason, make) = &bad[number % bad.len()];
             self.change("plugin refused", reason, |reloading| reloading.swap_in(make));
             let (digest, bytes) = self.reloading.next();
-            self.change("plugin loaded", &digest, |reloading| match number % 5 == 0 && reloading.is_regular() {
-                true => reloading.copy_over(&bytes),
-                false => reloading.swap_in(|path| fs::write(path, &bytes).unwrap()),
+            self.change("plugin loaded", &digest, |reloading| {
+                match number.is_multiple_of(5) && reloading.is_regular() {
+                    true => reloading.copy_over(&bytes),
+                    false => reloading.swap_in(|path| fs::write(path, &bytes).unwrap()),
+                }
             });
         }
         let (_, bytes) = self.reloading.next();

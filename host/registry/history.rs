@@ -33,7 +33,10 @@ const MAX_RECORD: u64 = 32 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
     /// The folder is not private.
-    #[error("`{}` {reason}: what is in it decides which code runs, so it must be a folder of this user with mode 0700", path.display())]
+    #[error(
+        "`{}` {reason}: what is in it decides which code runs, so it must be a folder of this user with mode 0700",
+        path.display()
+    )]
     NotPrivate {
         /// The folder.
         path: PathBuf,

@@ -36,7 +36,7 @@ type Measure = fn() -> Result<()>;
 
 fn main() -> Result<()> {
     let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
-    let all: [(&str, Measure); 7] = [
+    let all: [(&str, Measure); 8] = [
         ("overhead", overhead),
         ("start", start::start),
         ("stream", stream),

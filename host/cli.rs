@@ -120,6 +120,34 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Run one object of the bucket through a chosen version of a plugin, and show what it makes.
+    ///
+    /// The object is told and treated as its route says, wherever it is by now: under the source prefix or under a
+    /// destination. Nothing is written and nothing is moved, and it does not matter whether a host is running.
+    ///
+    /// With --commit the object, which must be under the source prefix, is processed with that version for good:
+    /// every plugin of its route runs, results become visible, the original is moved. A message or a dead letter
+    /// about it stays, and finds it done. In a directory no host may be running meanwhile.
+    #[command(after_help = "Examples:\n  \
+        gristmill replay uploads/cat.jpg --plugin target/resize.wasm -d photos\n  \
+        gristmill replay processed/cat.jpg --plugin resize@1f2e3d\n  \
+        gristmill replay uploads/cat.jpg --plugin resize@1f2e3d --commit\n\
+        Exit codes: 0 done or skipped, 1 anything else.")]
+    Replay {
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// The object's key, with its prefix.
+        key: String,
+        /// A file, or a version that a host has kept: `gristmill plugin list -d DIR` names them.
+        #[arg(long, value_name = "FILE|NAME@DIGEST")]
+        plugin: String,
+        /// Process the object for good.
+        #[arg(long)]
+        commit: bool,
+        /// Print a JSON object for each call, or for what was committed.
+        #[arg(long)]
+        json: bool,
+    },
     /// List, inspect and try plugins.
     #[command(subcommand, arg_required_else_help = true)]
     Plugin(PluginCommand),
@@ -309,28 +337,56 @@ pub struct DeadSelection {
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
     /// List the plugins of a directory, the refused ones too; without a directory the built-in ones.
+    ///
+    /// With --config or --directory those of a host, each with what was decided about its versions: which is the
+    /// stable one, what became of its canary, which older ones are kept.
     List {
         /// The plugin directory.
-        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
-        directory: Option<PathBuf>,
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "directory")]
+        plugins: Option<PathBuf>,
+        #[command(flatten)]
+        place: PlaceArgs,
         /// Print one JSON object for each plugin.
         #[arg(long)]
         json: bool,
     },
-    /// Show what a plugin is and what it imports, or why it is refused.
+    /// Show what a plugin is, what it imports, and what it asks for against what it is granted; or why it is refused.
     Inspect {
         /// A component, or a core module with WIT metadata.
         #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
         file: PathBuf,
+        #[command(flatten)]
+        place: PlaceArgs,
         /// Print a JSON object.
         #[arg(long)]
         json: bool,
+    },
+    /// Make the canary of a plugin its stable version, now.
+    ///
+    /// It stays that until NAME.wasm changes. A running host takes notice at once; none has to be running.
+    Promote {
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// The plugin's name.
+        name: String,
+    },
+    /// Stop trying the canary of a plugin; without one, go back to its version before the stable one.
+    ///
+    /// That stays so until the file changes, and the version's own file is not needed for it. A running host takes
+    /// notice at once; none has to be running.
+    Rollback {
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// The plugin's name.
+        name: String,
     },
     /// Run files through a plugin, one call each, without a queue. The files stay where they are.
     Run {
         /// The plugin: a file, or the name of a built-in one.
         #[arg(value_name = "PLUGIN", value_hint = ValueHint::FilePath)]
         plugin: PathBuf,
+        #[command(flatten)]
+        place: PlaceArgs,
         /// The objects.
         #[arg(value_name = "INPUT", required = true, value_hint = ValueHint::FilePath)]
         inputs: Vec<PathBuf>,
@@ -344,6 +400,49 @@ pub enum PluginCommand {
         #[arg(long)]
         force: bool,
     },
+    /// Make a pair of keys: NAME.key, which signs plugins, and NAME.pub, which checks signatures.
+    Keygen {
+        /// Where they go. Nothing is overwritten.
+        #[arg(short, long, value_name = "NAME", default_value = "gristmill", value_hint = ValueHint::FilePath)]
+        output: PathBuf,
+        /// Do not ask for a password to encrypt NAME.key with: for machines that sign.
+        #[arg(long)]
+        no_password: bool,
+    },
+    /// Sign plugins: writes FILE.sig beside each, in the format of minisign.
+    #[command(after_help = "A host that has `plugins_signed_by` in its configuration takes only signed plugins.")]
+    Sign {
+        /// The plugins.
+        #[arg(value_name = "FILE", required = true, value_hint = ValueHint::FilePath)]
+        files: Vec<PathBuf>,
+        /// The secret key, as `keygen` or minisign makes it.
+        #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        key: PathBuf,
+    },
+    /// Check the signatures of plugins.
+    #[command(after_help = "Exit codes: 0 each of them is signed, 1 one is not.")]
+    Verify {
+        /// The plugins, each with its FILE.sig beside it.
+        #[arg(value_name = "FILE", required = true, value_hint = ValueHint::FilePath)]
+        files: Vec<PathBuf>,
+        /// The public key: a file, or the line in it that begins with `RW`. More than one may be given.
+        #[arg(short, long, value_name = "KEY", required = true)]
+        public_key: Vec<String>,
+    },
+}
+
+impl PluginCommand {
+    /// Which host it is about, if it is about one.
+    #[must_use]
+    pub fn place(&self) -> Option<&PlaceArgs> {
+        match self {
+            Self::Promote { place, .. } | Self::Rollback { place, .. } => Some(place),
+            Self::List { place, .. } | Self::Inspect { place, .. } | Self::Run { place, .. } => {
+                (place.config.config.is_some() || place.directory.is_some()).then_some(place)
+            }
+            Self::Keygen { .. } | Self::Sign { .. } | Self::Verify { .. } => None,
+        }
+    }
 }
 
 /// Here, so that the logs know nothing of the command line.

@@ -4,20 +4,30 @@
 //! then made visible, then the object is moved, and only then does the caller acknowledge the message.
 //! Doing any of it twice leaves the same state as doing it once.
 
+mod call;
+mod shadow;
+
 use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
-use tokio::{runtime::Handle, sync::watch};
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
+pub use self::shadow::{SHADOWS, Shadows};
+use self::{
+    call::{Ran, Run},
+    shadow::Seen,
+};
 use crate::{
     admission::{Seat, Turn},
-    config::{Config, Limits, Use},
+    circuit::{Circuits, Pass},
+    config::{Config, Use},
     event::ObjectEvent,
     io::IoError,
     key,
-    plugin::{Call, CallError, CallReport, CreatedOutput, LimitHit, ObjectInfo, Plugin, Verdict},
+    lanes::Lanes,
+    plugin::{CallError, CallReport, CreatedOutput, LimitHit, ObjectInfo, Plugin, Verdict},
     provenance::{PluginVersion, Provenance},
-    registry::Catalog,
+    registry::{Catalog, Versions},
     retry::{Class, Failure},
     route,
     store::{Existing, Expect, ObjectMeta, Store, StoreError},
@@ -43,7 +53,11 @@ pub struct Context<S> {
     /// The plugins; a job takes the snapshot that is current when it starts.
     pub catalog: watch::Receiver<Arc<Catalog>>,
     /// Where guests run: not among the tasks that poll, renew leases and answer health checks.
-    pub guests: Handle,
+    pub lanes: Arc<Lanes>,
+    /// Which plugins get no objects for now.
+    pub circuits: Arc<Circuits>,
+    /// Versions that are only watched.
+    pub shadows: Shadows,
 }
 
 /// What became of one object.
@@ -189,8 +203,9 @@ async fn process<S: Store>(
 
     let outputs =
         steps.iter().flat_map(|step| &step.outputs).map(|output| (output.meta.key.clone(), output.size)).collect();
+    let skipped: Option<Vec<String>> = steps.iter().map(|step| step.skipped.clone()).collect();
+    steps.into_iter().filter_map(|step| step.seen).for_each(|seen| seen.follow(ctx, &destination));
     let committed = Committed { destination, size: meta.size, outputs, plugins };
-    let skipped: Option<Vec<&str>> = steps.iter().map(|step| step.skipped.as_deref()).collect();
     Ok(match skipped {
         Some(reasons) if !reasons.is_empty() => Outcome::Skipped(committed, reasons.join("; ")),
         _ => Outcome::Processed(committed),
@@ -212,6 +227,7 @@ struct Step<S: Store> {
     staging: S::Staging,
     outputs: Vec<CreatedOutput>,
     skipped: Option<String>,
+    seen: Option<Seen>,
 }
 
 /// Waits for the object's turn at its plugins, if it has any. One that is missing is not waited for.
@@ -238,28 +254,22 @@ async fn run_steps<S: Store>(
     // The turn may have taken long to come: what runs are the plugins of now. Found before the first one runs,
     // as a missing plugin should not cost the others' work.
     let catalog = Arc::clone(&ctx.catalog.borrow());
-    let plugins = uses.iter().map(|used| find(&catalog, used)).collect::<Result<Vec<_>, _>>()?;
+    let versions = uses.iter().map(|used| find(&catalog, used)).collect::<Result<Vec<_>, _>>()?;
+    let passes = passes(&ctx.circuits, &versions)?;
     let mut made_by: HashMap<String, String> = HashMap::new();
     let mut steps = Vec::with_capacity(uses.len());
     let most = ctx.store.room().await / STAGING_PART;
-    for ((index, used), plugin) in uses.iter().enumerate().zip(plugins) {
-        let staging = ctx.store.staging(&provenance(ctx.store.meta(object), vec![plugin.version()]));
-        let call = Call {
-            object: object_info(ctx, event, ctx.store.meta(object), attempt),
-            body: ctx.store.body(object),
-            outputs: Arc::new(staging.clone()),
-            destination: destination.to_owned(),
-            settings: Arc::clone(&used.settings),
-            limits: Limits { output_bytes: used.limits.output_bytes.min(most), ..used.limits },
-        };
-        let (guest, hold) = (Arc::clone(&plugin), turn.hold(&used.plugin));
-        let call = AbortOnDropHandle::new(ctx.guests.spawn(async move {
-            let _hold = hold;
-            guest.call(call).await
-        }));
-        let CallReport { result, outputs, .. } = call.await.map_err(|error| host_panic(&plugin, &error))?;
+    for (((index, used), versions), pass) in uses.iter().enumerate().zip(&versions).zip(passes) {
+        let run = Run { ctx, turn: &*turn, event, object, used, destination, attempt, most };
+        let Ran { plugin, staging, report: CallReport { result, outputs, .. }, seen, .. } =
+            run.through(versions).await?;
         if uses[index + 1..].iter().all(|later| later.plugin != used.plugin) {
             turn.is_done_with(&used.plugin);
+        }
+        // What a canary manages says nothing of the stable version, whose circuit it is.
+        let is_stable = plugin.digest == versions.stable.digest;
+        if is_stable && matches!(result, Ok(_) | Err(CallError::Reject(_))) {
+            pass.worked(&event.key);
         }
         let (outputs, skipped) = match result {
             Ok(Verdict::Done) => (outputs, None),
@@ -268,7 +278,12 @@ async fn run_steps<S: Store>(
             Err(error) => {
                 // What is wrong with a version that is gone is of no interest.
                 ctx.store.verify(object).await?;
-                return Err(call_failure(&plugin, error).into());
+                if let Some(seen) = seen {
+                    seen.follow(ctx, &event.key);
+                }
+                let failure = call_failure(&plugin, error);
+                let is_its_fault = failure.plugin.is_some() && !failure.class.is_rejection();
+                return Err(if is_its_fault { pass.failed(&event.key, failure) } else { failure }.into());
             }
         };
         for output in &outputs {
@@ -280,12 +295,26 @@ async fn run_steps<S: Store>(
                 return Err(Failure::new(Class::Conflict, reason).by(plugin.version()).into());
             }
         }
-        steps.push(Step { plugin, staging, outputs, skipped });
+        steps.push(Step { plugin, staging, outputs, skipped, seen });
     }
     Ok(steps)
 }
 
-fn find(catalog: &Catalog, used: &Use) -> Result<Arc<Plugin>, Failure> {
+/// For the stable version of each of them, in the same order. One that comes twice gets the same twice: a probe is
+/// one object.
+fn passes(circuits: &Arc<Circuits>, versions: &[Versions]) -> Result<Vec<Arc<Pass>>, Failure> {
+    let mut passes: Vec<Arc<Pass>> = Vec::with_capacity(versions.len());
+    for Versions { stable, .. } in versions {
+        let pass = match versions.iter().zip(&passes).find(|(before, _)| before.stable.name == stable.name) {
+            Some((_, pass)) => Arc::clone(pass),
+            None => Arc::new(circuits.pass(stable.version())?),
+        };
+        passes.push(pass);
+    }
+    Ok(passes)
+}
+
+fn find(catalog: &Catalog, used: &Use) -> Result<Versions, Failure> {
     let missing = || {
         if catalog.is_compiling(&used.plugin) {
             let reason = format!("plugin `{}` is still being compiled", used.plugin);
@@ -294,7 +323,7 @@ fn find(catalog: &Catalog, used: &Use) -> Result<Arc<Plugin>, Failure> {
         let reason = format!("no plugin `{0}` is loaded: put a good `{0}.wasm` into the plugin directory", used.plugin);
         Failure::new(Class::PluginMissing, reason)
     };
-    catalog.get(&used.plugin).cloned().ok_or_else(missing)
+    catalog.versions(&used.plugin).ok_or_else(missing)
 }
 
 /// The source does not exist. Either an earlier delivery moved it and could not acknowledge, or somebody
@@ -371,10 +400,11 @@ fn provenance(source: &ObjectMeta, plugins: Vec<PluginVersion>) -> Provenance {
     }
 }
 
-fn object_info<S>(ctx: &Context<S>, event: &ObjectEvent, meta: &ObjectMeta, attempt: u32) -> ObjectInfo {
+/// What a plugin is told of an object.
+pub fn object_info(bucket: &str, event_time: Option<&str>, meta: &ObjectMeta, attempt: u32) -> ObjectInfo {
     let name = key::name(&meta.key);
     ObjectInfo {
-        bucket: ctx.bucket.clone(),
+        bucket: bucket.to_owned(),
         key: meta.key.clone(),
         name: name.to_owned(),
         stem: key::stem(name).to_owned(),
@@ -383,7 +413,7 @@ fn object_info<S>(ctx: &Context<S>, event: &ObjectEvent, meta: &ObjectMeta, atte
         version_id: meta.version_id.clone(),
         content_type: meta.content_type.clone(),
         metadata: meta.metadata.clone(),
-        event_time: event.event_time.clone(),
+        event_time: event_time.map(str::to_owned),
         attempt,
     }
 }

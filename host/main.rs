@@ -57,7 +57,7 @@ fn run(cli: Cli) -> Result<ExitCode, Fatal> {
     let default_filter = if style == Style::Log {
         "warn,gristmill=info,plugin=info"
     } else {
-        "warn,gristmill::registry=info,plugin=info"
+        "warn,gristmill::circuit=info,gristmill::registry=info,plugin=info"
     };
     let bar = progress_bar(style);
     let filter = cli.log.as_deref().unwrap_or(default_filter);
@@ -84,7 +84,14 @@ fn run(cli: Cli) -> Result<ExitCode, Fatal> {
             let how = commands::reconcile::How { older_than, include_dead, dry_run, json };
             commands::reconcile::reconcile(&place_config(&place)?, &how)
         }
-        Command::Plugin(command) => commands::plugin::run(command, &compiler()),
+        Command::Replay { place, key, plugin, commit, json } => {
+            let how = commands::replay::How { key, plugin, commit, json };
+            commands::replay::replay(&place_config(&place)?, &how, &compiler())
+        }
+        Command::Plugin(command) => {
+            let config = command.place().map(place_config).transpose()?;
+            commands::plugin::run(command, config.as_ref(), &compiler())
+        }
         Command::CompilePlugin { .. } => Err(Fatal::Usage("this verb is for the host itself".to_owned())),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "gristmill", &mut io::stdout());
@@ -140,7 +147,14 @@ fn load_config(file: &ConfigFile, overrides: Overrides) -> Result<Config, Fatal>
         cores: thread::available_parallelism().map_or(1, usize::from),
         is_directory: Path::is_dir,
     };
-    config::load(sources).map_err(|errors| Fatal::Config(errors.to_string()))
+    let mut config = config::load(sources).map_err(|errors| Fatal::Config(errors.to_string()))?;
+    config.state = config.state.or_else(user_state);
+    Ok(config)
+}
+
+/// Where a host without a directory of its own remembers things; nowhere if this user has no such place.
+fn user_state() -> Option<PathBuf> {
+    Some(user_folder(("XDG_STATE_HOME", ".local/state"))?.join("gristmill"))
 }
 
 /// This very program: whatever is installed under its name meanwhile.
@@ -150,8 +164,8 @@ const THIS_PROGRAM: &str = "/proc/self/exe";
 /// of their own.
 fn compiler() -> Compiler {
     let open = || {
-        let [cache, state] = [("XDG_CACHE_HOME", ".cache"), ("XDG_STATE_HOME", ".local/state")].map(user_folder);
-        Cache::open(&cache?.join("gristmill"), &state?.join("gristmill/cache.key"))
+        let cache = user_folder(("XDG_CACHE_HOME", ".cache"))?;
+        Cache::open(&cache.join("gristmill"), &user_state()?.join("cache.key"))
             .inspect_err(|error| tracing::warn!(%error, "compiling without a cache"))
             .ok()
     };

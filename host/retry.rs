@@ -36,6 +36,8 @@ pub enum Class {
     Impossible,
     /// Store, queue or disk cannot serve now. Not the object's fault.
     Infrastructure,
+    /// The plugin fails on most objects, so it gets none for a while. Not the object's fault either.
+    CircuitOpen,
 }
 
 impl Class {
@@ -55,6 +57,7 @@ impl Class {
             Self::Malformed => "malformed",
             Self::Impossible => "impossible",
             Self::Infrastructure => "infrastructure",
+            Self::CircuitOpen => "circuit-open",
         }
     }
 }
@@ -64,6 +67,12 @@ impl Class {
     #[must_use]
     pub fn is_rejection(self) -> bool {
         matches!(self, Self::Reject | Self::Conflict | Self::Malformed | Self::Impossible)
+    }
+
+    /// Whether the delivery was no attempt: it says nothing of the object.
+    #[must_use]
+    pub fn is_excused(self) -> bool {
+        matches!(self, Self::Infrastructure | Self::CircuitOpen)
     }
 }
 
@@ -117,6 +126,11 @@ pub fn decide(failure: &Failure, attempt: u32, retry: &Retry, jitter: f64) -> Ac
     match failure.class {
         // An outage must not carry every object of an hour to the dead letters.
         Class::Infrastructure => again(),
+        // Nothing grows here, as each wait is one for the same thing. What is added keeps them apart.
+        Class::CircuitOpen => {
+            let wait = failure.after.unwrap_or(retry.max).min(MAX_VISIBILITY);
+            Action::Retry { after: wait.saturating_add(wait.mul_f64(share(jitter) / 2.0)).min(MAX_VISIBILITY) }
+        }
         class if class.is_rejection() || attempt >= retry.max_attempts => Action::DeadLetter,
         _ => again(),
     }
@@ -130,9 +144,12 @@ pub fn back_off(attempt: u32, retry: &Retry, jitter: f64) -> Duration {
     let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
     let ceiling = retry.base.saturating_mul(factor).min(retry.max);
     let half = ceiling / 2;
-    // A NaN is not greater than anything, and becomes zero with the rest.
-    let share = if jitter > 0.0 { jitter.min(1.0) } else { 0.0 };
-    half.saturating_add(half.mul_f64(share))
+    half.saturating_add(half.mul_f64(share(jitter)))
+}
+
+/// A NaN is not greater than anything, and becomes zero with the rest.
+fn share(jitter: f64) -> f64 {
+    if jitter > 0.0 { jitter.min(1.0) } else { 0.0 }
 }
 
 #[cfg(test)]
@@ -143,7 +160,7 @@ mod tests {
 
     const RETRY: Retry = Retry { max_attempts: 3, base: Duration::from_secs(1), max: Duration::from_secs(300) };
 
-    const ALL: [Class; 12] = [
+    const ALL: [Class; 13] = [
         Class::Retry,
         Class::Trap,
         Class::Deadline,
@@ -156,6 +173,7 @@ mod tests {
         Class::Malformed,
         Class::Impossible,
         Class::Infrastructure,
+        Class::CircuitOpen,
     ];
 
     fn failure(class: Class, after: Option<Duration>) -> Failure {
@@ -181,6 +199,15 @@ mod tests {
     fn an_outage_uses_no_attempts_up() {
         let action = decide(&failure(Class::Infrastructure, None), 1_000, &RETRY, 1.0);
         assert_eq!(action, Action::Retry { after: RETRY.max });
+    }
+
+    #[test]
+    fn the_wait_for_a_plugin_uses_no_attempts_up_and_does_not_grow() {
+        let after = |attempt, jitter| {
+            decide(&failure(Class::CircuitOpen, Some(Duration::from_secs(30))), attempt, &RETRY, jitter)
+        };
+        assert_eq!(after(1, 0.0), Action::Retry { after: Duration::from_secs(30) });
+        assert_eq!(after(1_000, 1.0), Action::Retry { after: Duration::from_secs(45) });
     }
 
     #[test]
@@ -226,6 +253,7 @@ mod tests {
         fn no_duration_overflows(attempt: u32, base: Duration, max: Duration, wish: Duration, jitter: f64) {
             let retry = Retry { max_attempts: 5, base, max };
             decide(&failure(Class::Infrastructure, Some(wish)), attempt, &retry, jitter);
+            decide(&failure(Class::CircuitOpen, Some(wish)), attempt, &retry, jitter);
         }
     }
 }

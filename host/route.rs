@@ -51,6 +51,17 @@ pub fn possible_destinations(config: &Config, key: &str) -> Vec<String> {
     destinations
 }
 
+/// The key that an original had before it was moved to `key`, as far as that can be told from the key.
+pub fn possible_source(config: &Config, key: &str) -> Option<String> {
+    let prefixes = config.routes.iter().map(|route| (&route.source_prefix, &route.destination_prefix));
+    let prefixes = prefixes.chain([(&config.source_prefix, &config.destination_prefix)]);
+    let mut sources = prefixes.filter_map(|(source, destination)| {
+        let below = key.strip_prefix(destination.as_str())?;
+        Some(format!("{source}{below}"))
+    });
+    sources.find(|source| possible_destinations(config, source).iter().any(|destination| destination == key))
+}
+
 /// Every condition that the route names must hold.
 fn takes(route: &Route, object: &ObjectMeta) -> bool {
     let type_matches = || {

@@ -170,7 +170,8 @@ impl<Q: Queue, S: Store> Shared<Q, S> {
     /// Whether the store is down is what the last job found. That is logged when it changes: with some styles
     /// of report nothing else would tell.
     fn learn(&self, outcome: &Outcome) {
-        if matches!(outcome, Outcome::Ignored(_) | Outcome::Cancelled) {
+        let waits = matches!(outcome, Outcome::Failed(failure) if failure.class == Class::CircuitOpen);
+        if waits || matches!(outcome, Outcome::Ignored(_) | Outcome::Cancelled) {
             return;
         }
         let outage = outage(outcome);
@@ -342,8 +343,8 @@ impl<Q: Queue, S: Store> Delivery<Q, S> {
     /// Acknowledges, releases, backs off or dead-letters the message, and tells what came of it.
     async fn settle(self, results: Vec<(String, Outcome)>) {
         let fate = self.fate(&results);
-        let was_attempt =
-            !matches!(fate, Fate::Release) && !results.iter().any(|(_, outcome)| outage(outcome).is_some());
+        let is_excused = |outcome: &Outcome| matches!(outcome, Outcome::Failed(failure) if failure.class.is_excused());
+        let was_attempt = !matches!(fate, Fate::Release) && !results.iter().any(|(_, outcome)| is_excused(outcome));
         let settled = self.carry_out(&fate, was_attempt).await;
         match fate {
             Fate::Acknowledge | Fate::DeadLetter(..) => self.shared.forget(&self.message),

@@ -12,13 +12,23 @@ use std::{
 
 /// What is known only in some places. Places are the beginnings of paths below `host/`.
 const ONLY: &[(&[&str], &[&str], &str)] = &[
-    (&["wasmtime", "wasmtime_wasi", "wit_component"], &["plugin/"], "the sandbox is one module"),
+    (
+        &["wasmtime", "wasmtime_wasi", "wasmtime_wasi_http", "wit_component", "wasm_encoder", "wasmparser"],
+        &["plugin/"],
+        "the sandbox is one module",
+    ),
+    (
+        &["http", "http_body", "http_body_util", "hyper", "rustls", "rustls_native_certs", "tokio_rustls"],
+        &["plugin/http/"],
+        "requests leave the host in one place",
+    ),
     (&["rusqlite"], &["sqlite.rs", "queue/local", "store/local"], "SQL is a secret of local mode"),
     (&["clap", "clap_complete"], &["cli.rs", "main.rs"], "the command line is defined in one place"),
     (
-        &["notify", "rustix"],
+        &["libc", "notify", "rustix"],
         &[
             "directory/",
+            "lanes/",
             "queue/intake",
             "queue/local",
             "store/local",
@@ -30,7 +40,7 @@ const ONLY: &[(&[&str], &[&str], &str)] = &[
     ),
     (&["std::env"], &["main.rs", "build.rs"], "nothing below `main` reads the environment"),
     (&["std::process::exit"], &[], "jobs drain, and `main` returns an exit code"),
-    (&["unsafe"], &["plugin/code.rs"], "one file is to be read with suspicion"),
+    (&["unsafe"], &["plugin/code.rs", "lanes/priority.rs"], "two files are to be read with suspicion"),
     (
         &["aws_config", "aws_sdk_s3", "aws_sdk_sqs", "aws_smithy_http_client"],
         &["aws.rs", "queue/sqs/", "store/s3/"],
@@ -47,7 +57,10 @@ const IO: &[&str] = &[
     "rusqlite",
     "tracing",
     "std::fs",
-    "std::net",
+    "std::net::TcpListener",
+    "std::net::TcpStream",
+    "std::net::ToSocketAddrs",
+    "std::net::UdpSocket",
     "std::process",
     "std::thread",
     "std::env",
@@ -113,10 +126,10 @@ const NEVER: &[(&[&str], &[&str], &str)] = &[
         &["crate::queue", "crate::store", "crate::job", "crate::worker"],
         "the registry knows plugins only",
     ),
-    (&["job.rs"], &["crate::queue", "crate::worker", "crate::report"], "an object knows nothing of messages"),
+    (&["job.rs", "job/"], &["crate::queue", "crate::worker", "crate::report"], "an object knows nothing of messages"),
     (&["worker.rs"], &["crate::plugin", "crate::registry", "crate::report"], "messages know nothing of plugins"),
     (
-        &["event/", "key.rs", "route.rs", "retry.rs", "text.rs", "provenance.rs"],
+        &["address.rs", "event/", "key.rs", "release/", "route.rs", "retry.rs", "text.rs", "provenance.rs"],
         IO,
         "decisions are pure: plain data in, plain data out",
     ),
@@ -131,7 +144,7 @@ const NEVER: &[(&[&str], &[&str], &str)] = &[
         "who may go on does not depend on what he does",
     ),
     (
-        &["job.rs", "worker.rs", "queue/mod.rs", "queue/lease.rs", "store/mod.rs", "io.rs"],
+        &["job.rs", "job/", "worker.rs", "queue/mod.rs", "queue/lease.rs", "store/mod.rs", "io.rs"],
         &["crate::queue::local", "crate::store::local", "crate::queue::intake", "crate::directory", "crate::sqlite"],
         "local mode is one of two",
     ),

@@ -10,7 +10,7 @@ mod support {
 
 use std::{fs, path::Path};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{
     host::{Bucket, Finished, Host, built_in_file, command, gristmill, guest_file, sha256},
     samples::png,
@@ -54,7 +54,7 @@ fn wrong_usage_is_64() {
 
 #[test]
 fn help_and_version_are_no_mistakes() {
-    let verbs: [(&[&str], &[&str]); 14] = [
+    let verbs: [(&[&str], &[&str]); 16] = [
         (
             &[],
             &[
@@ -63,6 +63,7 @@ fn help_and_version_are_no_mistakes() {
                 "check",
                 "dlq",
                 "reconcile",
+                "replay",
                 "plugin",
                 "completions",
                 "--log-format",
@@ -82,9 +83,11 @@ fn help_and_version_are_no_mistakes() {
         (&["dlq", "redrive"], &["[ID]...", "--all", "--class", "--reason", "--rate", "--dry-run", "Examples:"]),
         (&["dlq", "purge"], &["[ID]...", "--all", "--class", "--reason", "--dry-run", "Examples:"]),
         (&["reconcile"], &["--older-than", "--include-dead", "--dry-run", "--json", "Examples:"]),
-        (&["plugin"], &["list", "inspect", "run"]),
-        (&["plugin", "list"], &["[DIR]", "--json"]),
-        (&["plugin", "inspect"], &["<FILE>", "--json"]),
+        (&["replay"], &["<KEY>", "--plugin <FILE|NAME@DIGEST>", "--commit", "--json", "-d, --directory", "Examples:"]),
+        (&["plugin"], &["list", "inspect", "promote", "rollback", "run"]),
+        (&["plugin", "list"], &["[DIR]", "-c, --config", "-d, --directory", "--json"]),
+        (&["plugin", "promote"], &["<NAME>", "-c, --config", "-d, --directory"]),
+        (&["plugin", "inspect"], &["<FILE>", "-c, --config", "--json"]),
         (&["plugin", "run"], &["<PLUGIN>", "<INPUT>...", "-o, --output", "--set", "--force"]),
     ];
     for (verb, expected) in verbs {
@@ -322,6 +325,34 @@ fn a_plugin_is_inspected() {
     assert_eq!(refused.out, [""; 0]);
     says(gristmill(&["plugin", "inspect", argument(folder.path())]).expect(1), &["is not a regular file"]);
     says(gristmill(&["plugin", "inspect", "/nowhere.wasm"]).expect(1), &["/nowhere.wasm: cannot be read"]);
+}
+
+#[test]
+fn what_a_plugin_asks_for_is_shown_against_what_it_is_granted() {
+    let file = guest_file("fetch");
+    let text = gristmill(&["plugin", "inspect", argument(&file)]).expect(1).out.join("\n");
+    let expected = "asks for   wasi:http/outgoing-handler@0.2.0: not granted, the plugin is refused; `http` in \
+                    `[plugin.fetch]` grants it";
+    assert!(text.contains(expected), "{text}");
+    says(
+        gristmill(&["plugin", "run", argument(&file), argument(&file)]).expect(1),
+        &["imports `wasi:http/", "set `http` in `[plugin.fetch]`"],
+    );
+
+    let bucket =
+        Bucket::with(&["fetch", "surroundings"], "directory = \".\"\n[plugin.fetch]\nhttp = \"api.example.com\"\n");
+    let config = bucket.path("gristmill.toml");
+    let granted = gristmill(&["plugin", "inspect", argument(&file), "-c", argument(&config)]).expect(0).out.join("\n");
+    assert!(granted.contains("asks for   wasi:http/outgoing-handler@0.2.0: granted"), "{granted}");
+    let json = gristmill(&["plugin", "inspect", argument(&guest_file("surroundings")), "--json"]).expect(0);
+    let asks = &serde_json::from_str::<Value>(&json.out.join("\n")).unwrap()["asks"];
+    let clock = json!({ "import": "wasi:clocks/wall-clock@0.2.0", "key": "clocks", "answer": "nothing" });
+    assert!(asks.as_array().unwrap().contains(&clock), "{asks}");
+
+    let listed = |more: &[&str]| gristmill(&[&["plugin", "list", argument(&bucket.path("plugins"))], more].concat());
+    assert!(listed(&[]).expect(1).out.join("\n").contains("is not granted that"));
+    listed(&["-c", argument(&config)]).expect(0);
+    gristmill(&["check", "-c", argument(&config)]).expect(0);
 }
 
 #[test]

@@ -5,10 +5,12 @@
 
 mod sandbox {
     mod calls;
+    mod fifty;
     mod hand_written;
     mod limits;
     mod neighbours;
     mod store_failures;
+    mod survivors;
 }
 #[allow(dead_code, reason = "other tests use more of it")]
 mod support {

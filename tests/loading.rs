@@ -11,7 +11,9 @@ mod from_file {
     mod errors;
     mod guests;
     mod mutations;
+    mod signatures;
     mod smith;
+    mod trust;
 }
 #[allow(dead_code, reason = "other tests use more of it")]
 mod support {

@@ -8,6 +8,7 @@ mod support {
 }
 mod local {
     mod arrivals;
+    mod circuits;
     mod conflicts;
     mod failures;
     mod mixed;

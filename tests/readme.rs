@@ -39,3 +39,16 @@ fn every_file_that_the_documents_link_to_is_there() {
         }
     }
 }
+
+#[test]
+fn every_test_that_the_threat_model_names_is_there() {
+    let mut named = 0;
+    for claim in include_str!("../docs/threat-model.md").split('`').filter(|code| code.starts_with("tests/")) {
+        let (file, test) = claim.split_once(": ").map_or((claim, ""), |(file, test)| (file, test));
+        let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file));
+        let source = source.unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert!(source.contains(&format!("fn {test}")), "{file} has no test `{test}`");
+        named += 1;
+    }
+    assert!(named > 20, "{named} are left");
+}

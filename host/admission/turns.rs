@@ -209,6 +209,12 @@ impl Turn {
         Hold { _share: Arc::clone(&self.share), _place: self.places.get(plugin).cloned() }
     }
 
+    /// Whether anybody waits for a turn.
+    #[must_use]
+    pub fn is_waited_for(&self) -> bool {
+        !self.share.turns.lock().lines.is_empty()
+    }
+
     /// The object does not need this plugin any more.
     pub fn is_done_with(&mut self, plugin: &str) {
         self.places.remove(plugin);

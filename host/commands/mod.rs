@@ -2,12 +2,16 @@
 
 pub mod check;
 pub mod dlq;
+mod file;
 mod out;
 pub mod plugin;
 pub mod reconcile;
+mod release;
+pub mod replay;
 pub mod serve;
+mod signing;
 
-use std::{fmt, process::ExitCode};
+use std::{fmt, path::PathBuf, process::ExitCode};
 
 use tokio::runtime::{Builder, Runtime};
 
@@ -66,4 +70,15 @@ async fn connect(bucket: &Bucket, config: &Config) -> Result<(SqsQueue, S3Store)
     let queue = SqsQueue::connect(clients.sqs, &bucket.queue_url, dead, config.visibility_timeout).await;
     let store = S3Store::new(clients.s3, &bucket.name, bucket.copy_in_parts_above);
     Ok((queue.map_err(Fatal::failed)?, store))
+}
+
+/// The store of a bucket alone.
+async fn store(bucket: &Bucket) -> S3Store {
+    let clients = aws::clients(bucket.region.as_deref(), bucket.path_style).await;
+    S3Store::new(clients.s3, &bucket.name, bucket.copy_in_parts_above)
+}
+
+/// Where the versions of plugins are kept, and what was decided about them.
+fn releases(config: &Config) -> Option<PathBuf> {
+    Some(config.state.as_ref()?.join("releases"))
 }

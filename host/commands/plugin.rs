@@ -1,10 +1,10 @@
-//! `gristmill plugin`: list, inspect, and run one object without a queue.
+//! `gristmill plugin`: list, inspect, and run one object without a queue; signing has a file of its own.
 
 use std::{
     collections::BTreeMap,
     fs::{File, Permissions},
     io::{self, Write as _},
-    os::unix::fs::{FileExt as _, PermissionsExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
@@ -16,41 +16,63 @@ use bytesize::ByteSize;
 use serde_json::json;
 use tempfile::NamedTempFile;
 
-use super::{Fatal, LOCAL_BUCKET};
+use super::{Fatal, LOCAL_BUCKET, file::FileBody, release, signing};
 use crate::{
     cli::PluginCommand,
-    config::Limits,
-    io::{Body, BoxFuture, IoError, OutputMeta, Outputs},
+    config::{Config, Grants, Limits, Plugins},
+    io::{BoxFuture, IoError, OutputMeta, Outputs},
     key,
-    plugin::{Call, CallError, CallReport, Compiler, Digest, Engine, ObjectInfo, Plugin, Verdict},
+    plugin::{
+        Answer, Ask, Call, CallError, CallReport, Compiler, Digest, Engine, Granted, LoadError, ObjectInfo, Plugin,
+        Verdict,
+    },
     registry::{self, Entry},
 };
 
-/// `gristmill plugin …`. Plugins are compiled by `compiler`.
+/// `gristmill plugin …`, with the configuration of the host that it is about, if it is about one: it says what
+/// plugins may have. They are compiled by `compiler`.
 ///
 /// # Errors
 /// When a file or directory cannot be read, or a plugin is refused.
-pub fn run(command: PluginCommand, compiler: &Compiler) -> Result<ExitCode, Fatal> {
+pub fn run(command: PluginCommand, config: Option<&Config>, compiler: &Compiler) -> Result<ExitCode, Fatal> {
+    let engine = engine(config.map(|config| config.grants.clone()).unwrap_or_default())?;
     match command {
-        PluginCommand::List { directory, json } => list(directory.as_deref(), json, compiler),
-        PluginCommand::Inspect { file, json } => inspect(&file, json, compiler),
-        PluginCommand::Run { plugin, inputs, output, settings, force } => {
-            let plugin = load(&plugin, compiler)?;
+        PluginCommand::List { plugins, json, .. } => list(&engine, plugins.as_deref(), config, json, compiler),
+        PluginCommand::Promote { name, .. } => release::change(config, &name, release::Verb::Promote),
+        PluginCommand::Rollback { name, .. } => release::change(config, &name, release::Verb::RollBack),
+        PluginCommand::Inspect { file, json, .. } => inspect(&engine, &file, json, compiler),
+        PluginCommand::Run { plugin, inputs, output, settings, force, .. } => {
+            let plugin = load(&engine, &plugin, compiler, Plugin::load)?;
             let settings = Arc::new(settings.into_iter().collect());
             run_all(&plugin, &inputs, &output, &settings, force)
         }
+        PluginCommand::Keygen { output, no_password } => signing::keygen(&output, no_password),
+        PluginCommand::Sign { files, key } => signing::sign(&files, &key),
+        PluginCommand::Verify { files, public_key } => signing::verify(&files, &public_key),
     }
 }
 
 /// An engine for one call at a time.
-pub(super) fn engine() -> Result<Arc<Engine>, Fatal> {
-    Engine::new(1).map_err(Fatal::failed)
+pub(super) fn engine(grants: BTreeMap<String, Grants>) -> Result<Arc<Engine>, Fatal> {
+    Engine::granting(1, Granted::new(grants).map_err(Fatal::failed)?).map_err(Fatal::failed)
 }
 
-fn list(directory: Option<&Path>, as_json: bool, compiler: &Compiler) -> Result<ExitCode, Fatal> {
-    let catalog = match directory {
-        Some(directory) => registry::load_directory(&engine()?, compiler, directory),
-        None => registry::load_built_in(&engine()?, compiler),
+fn list(
+    engine: &Arc<Engine>,
+    directory: Option<&Path>,
+    config: Option<&Config>,
+    as_json: bool,
+    compiler: &Compiler,
+) -> Result<ExitCode, Fatal> {
+    let configured = config.and_then(|config| match &config.plugins {
+        Plugins::BuiltIn => None,
+        Plugins::Directory(directory) => Some(directory.as_path()),
+    });
+    let known = config.map(release::Known::of).transpose()?.flatten();
+    let trust = config.map(|config| config.trust.clone()).unwrap_or_default();
+    let catalog = match directory.or(configured) {
+        Some(directory) => registry::load_directory(engine, compiler, directory, &trust),
+        None => registry::load_built_in(engine, compiler, &trust),
     };
     let catalog = catalog.map_err(Fatal::failed)?;
     let mut out = io::stdout().lock();
@@ -63,6 +85,12 @@ fn list(directory: Option<&Path>, as_json: bool, compiler: &Compiler) -> Result<
                 writeln!(out, "{}", entry_json(name, entry))?
             } else {
                 writeln!(out, "{}", entry_row(name, entry))?
+            }
+        }
+        for (plugin, record) in known.iter().flat_map(release::Known::records) {
+            match as_json {
+                true => writeln!(out, "{}", release::json(plugin, record))?,
+                false => release::rows(plugin, record).iter().try_for_each(|row| writeln!(out, "{row}"))?,
             }
         }
         Ok(())
@@ -110,13 +138,43 @@ fn plugin_json(plugin: &Plugin) -> serde_json::Value {
         "size": plugin.size,
         "interface": plugin.interface,
         "imports": plugin.imports,
-        "state": "loaded",
+        "asks": plugin.asks.iter().map(ask_json).collect::<Vec<_>>(),
+        "state": if is_refused(plugin) { "refused" } else { "loaded" },
     })
 }
 
-fn inspect(file: &Path, as_json: bool, compiler: &Compiler) -> Result<ExitCode, Fatal> {
+fn is_refused(plugin: &Plugin) -> bool {
+    plugin.asks.iter().any(|ask| ask.answer == Answer::Refused)
+}
+
+fn ask_json(ask: &Ask) -> serde_json::Value {
+    json!({
+        "import": ask.import,
+        "key": ask.capability.key(),
+        "answer": match ask.answer {
+            Answer::Granted => "granted",
+            Answer::Nothing => "nothing",
+            Answer::Refused => "refused",
+        },
+    })
+}
+
+/// What it asks for, whether it has it, and else what to do.
+fn ask_row(ask: &Ask, plugin: &str) -> String {
+    let import = &ask.import;
+    match (ask.answer, ask.capability.key()) {
+        (Answer::Granted, _) => format!("asks for   {import}: granted"),
+        (_, None) => format!("asks for   {import}: never granted, {}", ask.capability.instead()),
+        (_, Some(key)) => {
+            let instead = ask.capability.instead();
+            format!("asks for   {import}: not granted, {instead}; `{key}` in `[plugin.{plugin}]` grants it")
+        }
+    }
+}
+
+fn inspect(engine: &Arc<Engine>, file: &Path, as_json: bool, compiler: &Compiler) -> Result<ExitCode, Fatal> {
     let started = Instant::now();
-    let plugin = load(file, compiler)?;
+    let plugin = load(engine, file, compiler, Plugin::examine)?;
     let mut out = io::stdout().lock();
     let mut print = || {
         if as_json {
@@ -127,23 +185,29 @@ fn inspect(file: &Path, as_json: bool, compiler: &Compiler) -> Result<ExitCode, 
         writeln!(out, "size       {}", ByteSize(plugin.size))?;
         writeln!(out, "interface  gristmill:plugin@{}", plugin.interface)?;
         writeln!(out, "loaded in  {:.0} ms", started.elapsed().as_secs_f64() * 1e3)?;
-        plugin.imports.iter().try_for_each(|import| writeln!(out, "imports    {import}"))
+        plugin.imports.iter().try_for_each(|import| writeln!(out, "imports    {import}"))?;
+        plugin.asks.iter().try_for_each(|ask| writeln!(out, "{}", ask_row(ask, &plugin.name)))
     };
     tolerate_closed_pipe(print())?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if is_refused(&plugin) { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
 /// A file, or the name of a built-in plugin.
-fn load(plugin: &Path, compiler: &Compiler) -> Result<Plugin, Fatal> {
+fn load(
+    engine: &Arc<Engine>,
+    plugin: &Path,
+    compiler: &Compiler,
+    load: impl FnOnce(&Arc<Engine>, &Compiler, &str, &[u8]) -> Result<Plugin, LoadError>,
+) -> Result<Plugin, Fatal> {
     let built_in = plugin.to_str().and_then(registry::built_in_bytes);
     let bytes = match built_in {
         Some(bytes) if !plugin.exists() => bytes.to_vec(),
-        _ => registry::read_plugin_file(plugin)
+        _ => registry::read_named_file(plugin)
             .map_err(|error| Fatal::Failed(format!("{}: {error}", plugin.display())))?,
     };
     let name = plugin.file_stem().map_or_else(|| "plugin".into(), |stem| stem.to_string_lossy());
     let digest = Digest::of(&bytes);
-    Plugin::load(&engine()?, compiler, &name, &bytes)
+    load(engine, compiler, &name, &bytes)
         .map_err(|error| Fatal::Failed(format!("{} ({}): {error}", plugin.display(), digest.short())))
 }
 
@@ -199,7 +263,7 @@ async fn run_one(
             event_time: None,
             attempt: 1,
         },
-        body: Box::new(FileBody { file, position: 0 }),
+        body: Box::new(FileBody::new(file)),
         outputs: Arc::clone(&staged) as Arc<dyn Outputs>,
         destination: name.to_owned(),
         settings: Arc::clone(settings),
@@ -235,41 +299,6 @@ async fn run_one(
                 .map_or_else(String::new, |frames| format!("\n  at {}", frames.replace(" <- ", "\n     ")));
             Err(format!("failed in {took}: {error}{at}"))
         }
-    }
-}
-
-/// A file as an object. It blocks: in a process for one object a slow disk holds up nobody else.
-struct FileBody {
-    file: File,
-    position: u64,
-}
-
-impl FileBody {
-    fn at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        let mut bytes = vec![0; len];
-        let mut filled = 0;
-        while filled < len {
-            match self.file.read_at(&mut bytes[filled..], offset.saturating_add(filled as u64))? {
-                0 => break,
-                n => filled += n,
-            }
-        }
-        bytes.truncate(filled);
-        Ok(Bytes::from(bytes))
-    }
-}
-
-impl Body for FileBody {
-    fn read(&mut self, max: usize) -> BoxFuture<'_, Result<Bytes, IoError>> {
-        Box::pin(async move {
-            let bytes = self.at(self.position, max).map_err(unavailable)?;
-            self.position += bytes.len() as u64;
-            Ok(bytes)
-        })
-    }
-
-    fn read_at(&mut self, offset: u64, len: usize) -> BoxFuture<'_, Result<Bytes, IoError>> {
-        Box::pin(async move { self.at(offset, len).map_err(unavailable) })
     }
 }
 
@@ -327,7 +356,7 @@ fn unavailable(error: io::Error) -> IoError {
 }
 
 /// `gristmill plugin list | head` is no error.
-fn tolerate_closed_pipe(written: io::Result<()>) -> Result<(), Fatal> {
+pub(super) fn tolerate_closed_pipe(written: io::Result<()>) -> Result<(), Fatal> {
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Fatal::Failed(format!("cannot write to standard output: {error}")))

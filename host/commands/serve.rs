@@ -4,24 +4,26 @@ use std::{path::Path, process::ExitCode, sync::Arc, thread, time::Duration};
 
 use indicatif::ProgressBar;
 use tokio::{
-    runtime::{Builder, Handle, Runtime},
+    runtime::Builder,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
 
 use super::{Fatal, LOCAL_BUCKET};
 use crate::{
+    circuit::Circuits,
     config::{Bucket, Config, Place, Plugins},
     directory::Lock,
     io::BoxFuture,
-    job::Context,
-    plugin::{Cache, Compiler, Engine},
+    job::{Context, SHADOWS, Shadows},
+    lanes::{self, Lanes},
+    plugin::{Cache, Compiler, Engine, Granted},
     queue::{
         DeadMessage, Queue,
         intake::Intake,
         local::{Clock, LocalQueue},
     },
-    registry::{Catalog, Registry},
+    registry::{Catalog, Registry, Releases},
     report::{Reporter, Style, Summary},
     store::{Store, local::LocalStore},
     text,
@@ -62,14 +64,13 @@ pub fn serve(
     style: Style,
     bar: ProgressBar,
 ) -> Result<ExitCode, Fatal> {
-    let runtime = |name: &str, threads: usize| -> Result<Runtime, Fatal> {
-        let built = Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build();
-        built.map_err(|error| Fatal::Failed(format!("cannot start threads: {error}")))
-    };
-    let control = runtime("control", CONTROL_THREADS)?;
+    let failed = |error| Fatal::Failed(format!("cannot start threads: {error}"));
+    let mut control = Builder::new_multi_thread();
+    control.worker_threads(CONTROL_THREADS).thread_name("control").on_thread_start(lanes::moments).enable_all();
+    let control = control.build().map_err(failed)?;
     // Guests compute; on threads of their own they cannot hold up a lease or a poll.
-    let guests = runtime("guests", thread::available_parallelism().map_or(1, usize::from))?;
-    let how = How { until_idle, style, bar, guests: guests.handle().clone() };
+    let guests = lanes::Threads::start(thread::available_parallelism().map_or(1, usize::from)).map_err(failed)?;
+    let how = How { until_idle, style, bar, lanes: guests.lanes(control.handle().clone()) };
     let served = match config.place.clone() {
         Place::Directory(directory) => control.block_on(serve_directory(config, &directory, compiler, how)),
         Place::Bucket(bucket) => control.block_on(serve_bucket(config, bucket, compiler, how)),
@@ -84,7 +85,7 @@ struct How {
     until_idle: bool,
     style: Style,
     bar: ProgressBar,
-    guests: Handle,
+    lanes: Arc<Lanes>,
 }
 
 /// Local mode: the directory is the bucket, SQLite is the queue.
@@ -174,8 +175,17 @@ async fn run<Q: Queue, S: Store>(
     let shutdown = Shutdown::default();
     let signals = tokio::spawn(follow_signals(shutdown.clone()));
     let (reports, shown) = mpsc::channel(REPORTS);
-    let context =
-        Context { store: Arc::new(store), bucket, config: Arc::new(config), catalog, guests: how.guests.clone() };
+    // A run that is to end cannot wait for a plugin to be replaced.
+    let circuits = Circuits::new((!how.until_idle).then_some(config.probe_interval));
+    let context = Context {
+        store: Arc::new(store),
+        bucket,
+        config: Arc::new(config),
+        catalog,
+        lanes: Arc::clone(&how.lanes),
+        circuits,
+        shadows: Shadows::default(),
+    };
     let worker = Worker::new(queue, Arc::new(context), reports);
 
     let worker = tokio::spawn({
@@ -220,12 +230,22 @@ async fn wait_until_idle(idle: &Idle, left: &Left, shutdown: &Shutdown) {
 }
 
 fn registry(config: &Config, compiler: Compiler) -> Result<Registry, Fatal> {
-    let engine = Engine::new(config.slots).map_err(Fatal::failed)?;
+    let granted = Granted::new(config.grants.clone()).map_err(Fatal::failed)?;
+    let engine = Engine::granting(config.slots + SHADOWS, granted).map_err(Fatal::failed)?;
     match &config.plugins {
-        Plugins::BuiltIn => Registry::built_in(&engine, &compiler),
-        Plugins::Directory(plugins) => Registry::watch(engine, compiler, plugins),
+        Plugins::BuiltIn => Registry::built_in(&engine, &compiler, &config.trust),
+        Plugins::Directory(plugins) => Registry::watch(engine, compiler, plugins, &config.trust, releases(config)?),
     }
     .map_err(Fatal::failed)
+}
+
+/// Where releases of plugins are decided and remembered.
+fn releases(config: &Config) -> Result<Option<Releases>, Fatal> {
+    let Some(folder) = super::releases(config) else {
+        tracing::warn!("nowhere to remember releases of plugins, so canaries are not tried: set `state` or HOME");
+        return Ok(None);
+    };
+    Releases::open(&folder, config.canaries.clone()).map(Some).map_err(Fatal::failed)
 }
 
 /// Says what of the last runs needs somebody.

@@ -8,12 +8,12 @@ use std::{
 };
 
 use super::{
-    Config, ConfigErrors, Limits, MAX_VISIBILITY, Origin, Place, Plugins, Retry,
+    Config, ConfigErrors, Limits, MAX_VISIBILITY, Origin, Place, Plugins, Retry, Trust,
     document::Document,
     environment::Environment,
     error::{Located, Problems},
     layers::Layers,
-    limits::{read_concurrency, read_limits, read_retry},
+    limits::{Named, read_limits, read_plugins, read_retry},
     routes::{Defaults, refuse_loop},
     value,
 };
@@ -46,6 +46,9 @@ const DEFAULT_VISIBILITY: Duration = Duration::from_secs(30);
 
 /// What `docker stop`, systemd and ECS leave a process, or can be told to.
 const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
+
+/// Soon enough after somebody has mended what a plugin depends on, and a burden to nobody until then.
+const DEFAULT_PROBE: Duration = Duration::from_secs(30);
 
 /// Everything that a configuration is made of. `main` collects it; nothing else reads files, the
 /// environment or the machine for it.
@@ -99,6 +102,10 @@ fn read(sources: &Sources, problems: &Problems) -> Option<Config> {
 
     let place = layers.place();
     let plugins = layers.path("plugins", overrides.plugins.as_deref().map(|path| ("--plugins", path)));
+    let any_owner = layers.flag("plugins_of_any_owner");
+    let links = layers.flag("plugins_by_links");
+    let signed_by = layers.file.list("plugins_signed_by", value::public_key).unwrap_or_default();
+    let state = layers.path("state", None);
     let slots = layers.count("slots", ("--slots", overrides.slots), value::count(SLOTS));
     let bytes_in_flight = layers.scalar("bytes_in_flight", value::size(BYTES_IN_FLIGHT));
     let visibility_timeout = layers.scalar("visibility_timeout", value::duration(VISIBILITY));
@@ -107,9 +114,9 @@ fn read(sources: &Sources, problems: &Problems) -> Option<Config> {
     let mut file = layers.file;
     let limits = file.table("limits", "[limits]").map(|table| read_limits(table, Limits::default()));
     let retry = file.table("retry", "[retry]").map(|table| read_retry(table, problems));
-    let (retry, has_default_attempts) = retry.unwrap_or((Retry::default(), true));
+    let (retry, has_default_attempts, probe_interval) = retry.unwrap_or((Retry::default(), true, None));
     let named = file.named_tables("plugin", "[plugin.NAME]").unwrap_or_default();
-    let concurrency = read_concurrency(named, problems);
+    let Named { concurrency, pins, grants, canaries } = read_plugins(named, base, problems);
     let defaults = Defaults {
         source_prefix: source_prefix.as_deref(),
         destination_prefix: destination_prefix.as_deref(),
@@ -136,18 +143,37 @@ fn read(sources: &Sources, problems: &Problems) -> Option<Config> {
         refuse_plugins_among_objects(plugins.as_ref(), &folders, problems);
     }
     let default_slots = default_slots(&place, sources.cores);
+    let state = match (&place, state) {
+        // It goes with the objects, as the queue does.
+        (Place::Directory(_), Some(Located { origin, .. })) => {
+            problems.add(origin, "`state`: local mode keeps everything in its directory; leave it out");
+            None
+        }
+        (Place::Directory(directory), None) => Some(directory.join(STATE)),
+        (Place::Bucket(_), state) => state.map(|given| given.value),
+    };
     Some(Config {
         place,
         source_prefix,
         destination_prefix,
+        trust: Trust {
+            any_owner: any_owner.is_some_and(|given| given.value),
+            links: links.is_some_and(|given| given.value),
+            signed_by: signed_by.into_iter().map(|given| given.value).collect(),
+            pins,
+        },
         plugins: plugins.map_or(Plugins::BuiltIn, |given| Plugins::Directory(given.value)),
+        state,
         routes,
         has_default_routes,
         retry,
         has_default_attempts,
+        probe_interval: probe_interval.unwrap_or(DEFAULT_PROBE),
         visibility_timeout: visibility_timeout.map_or(DEFAULT_VISIBILITY, |given| given.value),
         slots: slots.map_or(default_slots, |given| given.value),
         concurrency,
+        grants,
+        canaries,
         bytes_in_flight: bytes_in_flight.map_or(DEFAULT_BYTES_IN_FLIGHT, |given| given.value),
         drain_timeout: drain_timeout.map_or(DEFAULT_DRAIN, |given| given.value),
     })

@@ -18,6 +18,7 @@
 mod document;
 mod environment;
 mod error;
+mod grants;
 mod layers;
 mod limits;
 mod load;
@@ -34,8 +35,11 @@ use std::{
     time::Duration,
 };
 
+use crate::signing::PublicKey;
+
 pub use self::{
     error::{ConfigError, ConfigErrors, Origin},
+    grants::Grants,
     limits::{MAX_MEMORY, MAX_VISIBILITY},
     load::{Overrides, Sources, load},
     pattern::KeyPattern,
@@ -55,6 +59,11 @@ pub struct Config {
     pub destination_prefix: String,
     /// Where the plugins are.
     pub plugins: Plugins,
+    /// Which of the files there are taken.
+    pub trust: Trust,
+    /// Where the host keeps what it must remember of its plugins: their versions, and what was decided about
+    /// them. In local mode that is its own directory, else as given, or wherever the user's programs do so.
+    pub state: Option<PathBuf>,
     /// In order; the first that matches takes the object.
     pub routes: Vec<Route>,
     /// Whether nobody wrote `routes`: they then name the built-in plugins, whatever the directory holds.
@@ -63,12 +72,18 @@ pub struct Config {
     pub retry: Retry,
     /// Whether nobody wrote `max_attempts`: a queue that has a maximum of its own then says.
     pub has_default_attempts: bool,
+    /// While a plugin fails on most objects, one of them is given to it this often; the others wait.
+    pub probe_interval: Duration,
     /// For how long a received message stays invisible unless its lease is renewed.
     pub visibility_timeout: Duration,
     /// Messages in work at the same time, and guests.
     pub slots: usize,
     /// How many calls of a plugin there may be at the same time, for the plugins that somebody named.
     pub concurrency: BTreeMap<String, usize>,
+    /// What plugins may have beyond their objects, for those that somebody granted something.
+    pub grants: BTreeMap<String, Grants>,
+    /// How canaries are tried, for the plugins that somebody named.
+    pub canaries: BTreeMap<String, Canary>,
     /// Bytes that the objects in the hands of plugins may have together. A larger one has the host's plugins
     /// for itself.
     pub bytes_in_flight: u64,
@@ -92,6 +107,27 @@ impl Config {
     #[must_use]
     pub fn concurrency(&self, plugin: &str) -> usize {
         self.concurrency.get(plugin).copied().unwrap_or_else(|| self.slots.saturating_mul(3).div_ceil(4)).max(1)
+    }
+}
+
+/// How a new version of a plugin is tried: `NAME@canary.wasm` beside `NAME.wasm`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Canary {
+    /// The part of the objects that it gets, above 0 and below 1.
+    pub share: f64,
+    /// Promoted after so many objects that it did not fail on.
+    pub after: u32,
+    /// Rolled back when it fails on a larger part of its objects than this, although the stable version manages
+    /// them.
+    pub failure_margin: f64,
+    /// Rolled back when its median is longer than the stable version's by a larger part than this.
+    pub latency_margin: f64,
+}
+
+impl Default for Canary {
+    /// A tenth of the objects: little to redo, and a hundred of them are there soon.
+    fn default() -> Self {
+        Self { share: 0.1, after: 100, failure_margin: 0.01, latency_margin: 0.5 }
     }
 }
 
@@ -138,6 +174,21 @@ pub enum Plugins {
     BuiltIn,
     /// Every `NAME.wasm` in a directory.
     Directory(PathBuf),
+}
+
+/// Which files of the plugin directory are taken. By default those that only this user and root can change, and that
+/// lie there themselves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// Files and a directory that others can change are taken, too: volumes of containers belong to anybody.
+    pub any_owner: bool,
+    /// `NAME.wasm` may be a link as the volumes of Kubernetes have them, through `..data`.
+    pub links: bool,
+    /// With one of these keys each file has to be signed, in a `NAME.wasm.sig` beside it. None: nothing has to be.
+    pub signed_by: Vec<PublicKey>,
+    /// SHA-256 in lower-case hexadecimal of the files that may be there by this name, for the plugins that somebody
+    /// pinned.
+    pub pins: BTreeMap<String, Vec<String>>,
 }
 
 /// Which objects go to which plugins.
@@ -188,6 +239,10 @@ pub struct Limits {
     pub log_lines: u32,
     /// Handles (body, outputs and WASI's) open at the same time.
     pub handles: u32,
+    /// Number of HTTP requests.
+    pub http_requests: u32,
+    /// Bytes of all HTTP requests and responses together.
+    pub http_bytes: u64,
 }
 
 impl Default for Limits {
@@ -201,6 +256,8 @@ impl Default for Limits {
             log_bytes: 256 << 10,
             log_lines: 1_000,
             handles: 1_024,
+            http_requests: 100,
+            http_bytes: 64 << 20,
         }
     }
 }

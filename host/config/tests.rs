@@ -49,6 +49,17 @@ fn the_example_is_valid_and_its_defaults_are_true() {
     assert_eq!((reports.source_prefix.as_str(), reports.destination_prefix.as_str()), ("uploads/reports/", "tables/"));
     assert!(rest.uses.is_empty());
 
+    let granted = &config.grants["notify"];
+    let servers: Vec<String> = granted.http.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        servers,
+        ["https://api.example.com", "https://hooks.example.com:8443", "http://vault.internal:8200"],
+        "as they are written"
+    );
+    assert_eq!(granted.data, Some("conf/tables".into()), "from the file's folder");
+    assert!(granted.clocks && granted.randomness && granted.private_addresses.len() == 1);
+    assert_eq!(config.grants["resize"], Grants::default(), "nothing is granted that is not written");
+
     let bare = valid("directory = 'data'");
     assert_eq!(
         (config.visibility_timeout, config.drain_timeout, config.slots, &config.source_prefix),
@@ -57,6 +68,64 @@ fn the_example_is_valid_and_its_defaults_are_true() {
     assert_eq!(config.destination_prefix, bare.destination_prefix);
     assert_eq!(config.bytes_in_flight, bare.bytes_in_flight);
     assert_eq!(config.concurrency("resize"), bare.concurrency("resize"), "the file repeats the default");
+    assert_eq!(config.canaries["resize"], Canary::default(), "the file repeats the default");
+    assert_eq!((&config.trust, &bare.trust), (&Trust::default(), &Trust::default()));
+}
+
+#[test]
+fn plugins_are_trusted_as_far_as_somebody_says() {
+    const KEY: &str = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
+    let [a, b] = ["aB".repeat(32), "0".repeat(64)];
+    let config = valid(&format!(
+        "directory = 'd'\nplugins_of_any_owner = true\nplugins_signed_by = ['{KEY}']\n[plugin.p]\nsha256 = '{a}'\n\
+         [plugin.q]\nsha256 = ['{a}', '{b}']\nconcurrency = 1"
+    ));
+    assert!(config.trust.any_owner && !config.trust.links);
+    assert_eq!(config.trust.signed_by.iter().map(ToString::to_string).collect::<Vec<_>>(), [KEY]);
+    assert_eq!(config.trust.pins["p"], ["ab".repeat(32)]);
+    assert_eq!(config.trust.pins["q"], ["ab".repeat(32), b]);
+    let given = sources("directory = 'd'", &[("GRISTMILL_PLUGINS_BY_LINKS", "true")]);
+    assert!(load(given).unwrap().trust.links);
+    for (lines, expected) in [
+        (
+            "plugins_signed_by = ['RWx']",
+            "2: `plugins_signed_by`: `RWx` is no public key of minisign; it is the line of a `.pub` file that begins with `RW`",
+        ),
+        // An empty list could mean that nothing has to be signed, or that nothing is good enough.
+        ("plugins_signed_by = []", "2: `plugins_signed_by`: the list is empty; leave it out instead"),
+        (
+            "[plugin.p]\nsha256 = 'abc'",
+            "3: `sha256`: `abc` is no SHA-256: 64 hexadecimal digits, as `gristmill plugin inspect` prints it",
+        ),
+        ("[plugin.p]\nsha256 = []", "3: `sha256`: the list is empty; leave it out instead"),
+    ] {
+        refused(lines, expected);
+    }
+}
+
+#[test]
+fn canaries_have_rules() {
+    let config = valid("directory = 'd'\n[plugin.new.canary]\nshare = '0.5%'\nafter = 3\nlatency_margin = '200 %'");
+    let expected = Canary { share: 0.005, after: 3, latency_margin: 2.0, ..Canary::default() };
+    assert_eq!(config.canaries["new"], expected);
+    for (lines, expected) in [
+        ("share = '95%'", "3: `share`: `95%` is too much; write at most `90%`"),
+        ("share = '0%'", "3: `share`: `0%` is too little; write at least `0.1%`"),
+        ("failure_margin = 'NaN%'", "3: `failure_margin`: `NaN%` is not a percentage; write it like `10%`"),
+        ("latency_margin = '5'", "3: `latency_margin`: `5` is not a percentage; write it like `10%`"),
+        ("after = 0", "3: `after`: `0` is not a whole number from 1 to 1000000"),
+    ] {
+        refused(&format!("[plugin.new.canary]\n{lines}"), expected);
+    }
+}
+
+#[test]
+fn the_state_is_beside_the_objects_or_where_it_is_told() {
+    assert_eq!(valid("directory = 'd'").state, Some("conf/d/.gristmill".into()));
+    let bucket = "bucket = 'photos'\nqueue_url = 'https://sqs.eu-west-1.amazonaws.com/1/q'\n";
+    assert_eq!(valid(bucket).state, None);
+    assert_eq!(valid(&format!("{bucket}state = 's'")).state, Some("conf/s".into()));
+    refused("state = 's'", "2: `state`: local mode keeps everything in its directory; leave it out");
 }
 
 #[test]
@@ -74,6 +143,17 @@ fn plugins_share_the_slots() {
         ("plugin = 7", "2: `plugin`: expected a table, found the number `7`; write `[plugin.NAME]`"),
         ("[plugin]\nslow = 7", "3: `slow`: expected a table, found the number `7`; write `[plugin.NAME]`"),
         ("[plugin.slow]\nconcurrency = 0", "3: `concurrency`: `0` is not a whole number from 1 to 1000"),
+        (
+            "[plugin.slow]\nhttp = ['https://user@api.example.com']",
+            "3: `http`: `https://user@api.example.com` is not a server; leave the user out: plugins send credentials as a \
+             header",
+        ),
+        ("[plugin.slow]\nhttp = []", "3: `http`: the list is empty; leave it out instead"),
+        (
+            "[plugin.slow]\nprivate_addresses = '10.0.0.0/8'",
+            "3: `private_addresses` says where the servers of `http` may be, and there is no `http`; add one",
+        ),
+        ("[plugin.slow]\nclocks = 'yes'", "3: `clocks`: expected `true` or `false`, found the string `yes`"),
         (
             "[plugin.slow]\nconcurency = 1",
             "3: unknown key `concurency` in `[plugin.NAME]`; did you mean `concurrency`?",

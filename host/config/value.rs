@@ -5,6 +5,7 @@ use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr, time::
 use bytesize::ByteSize;
 
 use super::error::shown;
+use crate::signing::PublicKey;
 
 /// The longest prefix, bytes. Keys have 1,024: this leaves most of one to the path below the prefix.
 const MAX_PREFIX: usize = 512;
@@ -27,6 +28,16 @@ pub(super) fn size(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<u64, S
         let ByteSize(value) =
             text.parse().map_err(|_| format!("`{}` is not a size; write it like `64MiB` or `1.5GB`", shown(text)))?;
         within(text, value, &range, |bound| ByteSize(bound).to_string())
+    }
+}
+
+/// A part of something within `range`, where 1 is all of it, as `10%` or `0.5%`.
+pub(super) fn percentage(range: RangeInclusive<f64>) -> impl Fn(&str) -> Result<f64, String> {
+    move |text| {
+        let number = text.strip_suffix('%').and_then(|number| number.trim_end().parse::<f64>().ok());
+        let value = number.filter(|number| number.is_finite());
+        let value = value.ok_or_else(|| format!("`{}` is not a percentage; write it like `10%`", shown(text)))?;
+        within(text, value / 100.0, &range, |bound| format!("{}%", bound * 100.0))
     }
 }
 
@@ -168,6 +179,19 @@ pub(super) fn content_type(text: &str) -> Result<String, String> {
         Some((kind, subtype)) if token(kind) && (subtype == "*" || token(subtype)) => Ok(text.to_ascii_lowercase()),
         _ => Err(format!("`{}` is not a content type; write it like `image/png` or `image/*`", shown(text))),
     }
+}
+
+/// A key that plugins may be signed with.
+pub(super) fn public_key(text: &str) -> Result<PublicKey, String> {
+    PublicKey::parse(text).map_err(|why| format!("`{}` {why}", shown(text)))
+}
+
+/// A SHA-256 in hexadecimal, as `sha256sum` prints it, in lower case.
+pub(super) fn sha256(text: &str) -> Result<String, String> {
+    if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err(format!("`{}` is no SHA-256: 64 hexadecimal digits, as `gristmill plugin inspect` prints it", shown(text)))
 }
 
 #[cfg(test)]

@@ -2,13 +2,26 @@
 
 use std::{
     fs::File,
-    io::{Read, Write},
+    io::{Read, Seek as _, Write},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
-use rustix::fs::FlockOperation;
+use rustix::{
+    fs::FlockOperation,
+    io::Errno,
+    process::{Pid, test_kill_process},
+};
 
 use super::STATE;
+
+/// For how long the lock of a host that was killed may be held after it: by a child that it was just starting, until
+/// that runs its program. Only a machine without a moment to spare takes any time for that.
+const ORPHANED: Duration = Duration::from_secs(10);
+
+/// Between two looks at such a lock.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Why a directory could not be locked.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +67,7 @@ pub struct Lock {
 
 impl Lock {
     /// Locks `directory`, which must exist, creating the host's own directory in it. Blocks, but never for
-    /// another host: that is [`LockError::Held`].
+    /// another host that is alive: that is [`LockError::Held`].
     pub fn acquire(directory: &Path) -> Result<Self, LockError> {
         let directory = directory.canonicalize().map_err(LockError::io("open", directory))?;
         let state = directory.join(STATE);
@@ -68,12 +81,19 @@ impl Lock {
             .truncate(false)
             .open(&path)
             .map_err(LockError::io("open", &path))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(LockError::Held { directory, holder: written_in(file) });
+        let started = Instant::now();
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::WOULDBLOCK) => {}
+                Err(reason) => return Err(LockError::io("lock", &path)(reason)),
             }
-            Err(reason) => return Err(LockError::io("lock", &path)(reason)),
+            let holder = written_in(&file);
+            if !has_ended(&holder) || started.elapsed() >= ORPHANED {
+                return Err(LockError::Held { directory, holder });
+            }
+            thread::sleep(LOOK);
+            file.rewind().map_err(LockError::io("read", &path))?;
         }
         file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).map_err(LockError::io("write", &path))?;
         Ok(Self { _file: file, directory })
@@ -90,7 +110,7 @@ impl Lock {
         };
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
             Ok(()) => Ok(None),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(Some(written_in(file))),
+            Err(Errno::WOULDBLOCK) => Ok(Some(written_in(&file))),
             Err(reason) => Err(LockError::io("lock", &path)(reason)),
         }
     }
@@ -107,15 +127,45 @@ impl Lock {
 }
 
 /// Who holds it, for a message: what cannot be read is left out.
-fn written_in(file: File) -> String {
+fn written_in(file: &File) -> String {
     let mut holder = String::new();
     let _ = file.take(32).read_to_string(&mut holder);
     holder.trim().to_owned()
 }
 
+/// Whether the process of this number is gone. One that cannot be told is not.
+fn has_ended(holder: &str) -> bool {
+    let pid = holder.parse().ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_child_of_a_host_that_was_killed_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        assert!(has_ended(&ended.id().to_string()));
+        assert!(!has_ended(&std::process::id().to_string()) && !has_ended(""));
+
+        let held = Lock::acquire(folder.path()).unwrap();
+        std::fs::write(held.state().join("lock"), ended.id().to_string()).unwrap();
+        let (asked, asks) = std::sync::mpsc::channel();
+        let next = thread::spawn({
+            let folder = folder.path().to_owned();
+            move || {
+                asked.send(()).unwrap();
+                Lock::acquire(&folder).map(drop)
+            }
+        });
+        asks.recv().unwrap();
+        // Whether it has found the lock held by now or not: it gets it.
+        drop(held);
+        next.join().unwrap().unwrap();
+    }
 
     #[test]
     fn a_second_host_is_refused_until_the_first_has_gone() {

@@ -12,8 +12,9 @@ use std::{
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, component::Linker};
 
 use super::{
-    bindings,
-    imports::{Guest, GuestView},
+    Granted,
+    imports::{self, Guest},
+    wasi,
 };
 use crate::config::MAX_MEMORY;
 
@@ -39,6 +40,14 @@ const MEMORIES_PER_COMPONENT: u32 = 4;
 const TABLES_PER_COMPONENT: u32 = 8;
 const INSTANCE_SIZE: usize = 4 << 20;
 
+/// Of all components together: half of the address space of a process, 47 bits, in [`MEMORY_RESERVATION`]s.
+/// With so many slots that it counts, plugins with several memories have to share what is left.
+const MEMORIES: u32 = 16 << 10;
+
+/// The most slots: with one memory and one stack each they need five or six mappings, and the kernel gives a
+/// process 65,530 (`vm.max_map_count`).
+const SLOTS: u32 = 10_000;
+
 /// Stack of a guest's own frames, and of the fiber it runs on, which also holds the host calls.
 const WASM_STACK: usize = 1 << 20;
 const FIBER_STACK: usize = 2 << 20;
@@ -58,6 +67,7 @@ pub struct EngineError {
 pub struct Engine {
     pub(super) wasmtime: wasmtime::Engine,
     pub(super) linker: Linker<Guest>,
+    pub(super) granted: Granted,
     _ticker: Ticker,
 }
 
@@ -67,7 +77,15 @@ impl Engine {
     /// # Errors
     /// When the address space for them cannot be had.
     pub fn new(slots: usize) -> Result<Arc<Self>, EngineError> {
-        Self::with_tick(slots, TICK)
+        Self::granting(slots, Granted::default())
+    }
+
+    /// The same, whose plugins may have more than their objects.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn granting(slots: usize, granted: Granted) -> Result<Arc<Self>, EngineError> {
+        Self::build(slots, TICK, granted)
     }
 
     /// The same with a clock of another pace. A simulation that has to come out the same each time takes
@@ -76,24 +94,28 @@ impl Engine {
     /// # Errors
     /// As [`Engine::new`].
     pub fn with_tick(slots: usize, tick: Duration) -> Result<Arc<Self>, EngineError> {
+        Self::build(slots, tick, Granted::default())
+    }
+
+    fn build(slots: usize, tick: Duration, granted: Granted) -> Result<Arc<Self>, EngineError> {
         let build = || -> wasmtime::Result<Arc<Self>> {
             let wasmtime = wasmtime::Engine::new(&config(slots))?;
             let mut linker = Linker::new(&wasmtime);
-            wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-            bindings::Plugin::add_to_linker::<_, GuestView>(&mut linker, |guest| guest)?;
+            wasi::link(&mut linker)?;
+            imports::add_to_linker(&mut linker)?;
             let ticker = Ticker::start(wasmtime.clone(), tick)?;
-            Ok(Arc::new(Self { wasmtime, linker, _ticker: ticker }))
+            Ok(Arc::new(Self { wasmtime, linker, granted, _ticker: ticker }))
         };
         build().map_err(|source| EngineError { slots, source })
     }
 }
 
 fn config(slots: usize) -> Config {
-    let slots = u32::try_from(slots).unwrap_or(u32::MAX).clamp(1, 10_000);
+    let slots = u32::try_from(slots).unwrap_or(u32::MAX).clamp(1, SLOTS);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(slots)
         .total_core_instances(slots.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
-        .total_memories(slots.saturating_mul(MEMORIES_PER_COMPONENT))
+        .total_memories(slots.saturating_mul(MEMORIES_PER_COMPONENT).min(MEMORIES))
         .total_tables(slots.saturating_mul(TABLES_PER_COMPONENT))
         .total_stacks(slots)
         .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT)

@@ -6,14 +6,20 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use wasmtime::component::{HasSelf, Resource, ResourceTable};
+use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable, ResourceType};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::{
-    bindings::gristmill::plugin::{
-        host::{Host, LogLevel},
-        types::{self, HostBody, HostOutput, OutputError},
+    INTERFACE_VERSION,
+    bindings::{
+        self,
+        gristmill::plugin::{
+            host::{Host, LogLevel},
+            types::OutputError,
+        },
     },
+    clock::{Clock, ClockView},
+    http::Requests,
     invoke::CreatedOutput,
     limits::Budget,
 };
@@ -31,13 +37,12 @@ const MAX_LOG_LINE: usize = 4 << 10;
 /// What is kept of an error that repeats a guest's own words.
 const MAX_ERROR: usize = 2 << 10;
 
-/// How bindgen's traits find the guest's state in the store.
-pub(super) type GuestView = HasSelf<Guest>;
-
 /// The state of one call, kept in the wasmtime store.
 pub struct Guest {
     pub(super) table: ResourceTable,
     pub(super) wasi: WasiCtx,
+    pub(super) clock: Clock,
+    pub(super) requests: Requests,
     pub(super) budget: Budget,
     pub(super) bytes_read: u64,
     pub(super) created: Vec<CreatedOutput>,
@@ -62,44 +67,63 @@ impl WasiView for Guest {
     }
 }
 
-impl types::Host for Guest {}
-
-impl HostBody for Guest {
-    async fn read(&mut self, body: Resource<BodyHandle>, max: u32) -> wasmtime::Result<Vec<u8>> {
-        let body = self.table.get_mut(&body)?;
-        let bytes = body.0.read(max.clamp(1, MAX_READ) as usize).await?;
-        self.bytes_read = self.bytes_read.saturating_add(bytes.len() as u64);
-        Ok(bytes.into())
-    }
-
-    async fn read_at(&mut self, body: Resource<BodyHandle>, offset: u64, len: u32) -> wasmtime::Result<Vec<u8>> {
-        let body = self.table.get_mut(&body)?;
-        let bytes = body.0.read_at(offset, len.min(MAX_READ) as usize).await?;
-        self.bytes_read = self.bytes_read.saturating_add(bytes.len() as u64);
-        Ok(bytes.into())
-    }
-
-    async fn drop(&mut self, body: Resource<BodyHandle>) -> wasmtime::Result<()> {
-        self.table.delete(body)?;
-        Ok(())
+impl Guest {
+    pub(super) fn monotonic_clock(&mut self) -> ClockView<'_> {
+        ClockView { clock: &self.clock, table: &mut self.table }
     }
 }
 
-impl HostOutput for Guest {
-    async fn write(&mut self, output: Resource<OutputHandle>, bytes: Vec<u8>) -> wasmtime::Result<()> {
+/// Offers `gristmill:plugin` to components.
+pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    bindings::gristmill::plugin::host::add_to_linker::<_, HasSelf<Guest>>(linker, |guest| guest)?;
+    // By hand, as bindgen passes bytes as `Vec<u8>`, which costs one more copy of each chunk.
+    let mut types = linker.instance(&format!("gristmill:plugin/types@{INTERFACE_VERSION}"))?;
+    types.resource("body", ResourceType::host::<BodyHandle>(), |mut store, handle| {
+        store.data_mut().table.delete(Resource::<BodyHandle>::new_own(handle))?;
+        Ok(())
+    })?;
+    types.func_wrap_async("[method]body.read", |mut store, (body, max): (Resource<BodyHandle>, u32)| {
+        Box::new(async move { Ok((store.data_mut().read(body, max).await?,)) })
+    })?;
+    types.func_wrap_async(
+        "[method]body.read-at",
+        |mut store, (body, offset, len): (Resource<BodyHandle>, u64, u32)| {
+            Box::new(async move { Ok((store.data_mut().read_at(body, offset, len).await?,)) })
+        },
+    )?;
+    types.resource("output", ResourceType::host::<OutputHandle>(), |mut store, handle| {
+        store.data_mut().table.delete(Resource::<OutputHandle>::new_own(handle))?;
+        Ok(())
+    })?;
+    types.func_wrap_async("[method]output.write", |mut store, (output, bytes): (Resource<OutputHandle>, Bytes)| {
+        Box::new(async move { store.data_mut().write(output, bytes).await })
+    })
+}
+
+impl Guest {
+    async fn read(&mut self, body: Resource<BodyHandle>, max: u32) -> wasmtime::Result<Bytes> {
+        let body = self.table.get_mut(&body)?;
+        let bytes = body.0.read(max.clamp(1, MAX_READ) as usize).await?;
+        self.bytes_read = self.bytes_read.saturating_add(bytes.len() as u64);
+        Ok(bytes)
+    }
+
+    async fn read_at(&mut self, body: Resource<BodyHandle>, offset: u64, len: u32) -> wasmtime::Result<Bytes> {
+        let body = self.table.get_mut(&body)?;
+        let bytes = body.0.read_at(offset, len.min(MAX_READ) as usize).await?;
+        self.bytes_read = self.bytes_read.saturating_add(bytes.len() as u64);
+        Ok(bytes)
+    }
+
+    async fn write(&mut self, output: Resource<OutputHandle>, bytes: Bytes) -> wasmtime::Result<()> {
         let index = self.table.get(&output)?.0;
         self.budget.write(bytes.len())?;
         if let Some(created) = self.created.get_mut(index) {
             created.size = created.size.saturating_add(bytes.len() as u64);
         }
         if !bytes.is_empty() {
-            self.outputs.write(index, Bytes::from(bytes)).await?;
+            self.outputs.write(index, bytes).await?;
         }
-        Ok(())
-    }
-
-    async fn drop(&mut self, output: Resource<OutputHandle>) -> wasmtime::Result<()> {
-        self.table.delete(output)?;
         Ok(())
     }
 }

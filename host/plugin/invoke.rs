@@ -7,13 +7,15 @@ use wasmtime::{
     PoolConcurrencyLimitError, Store, Trap, UpdateDeadline, WasmBacktrace,
     component::{ResourceTable, ResourceTableError},
 };
-use wasmtime_wasi::WasiCtx;
 
 use super::{
     Plugin,
     bindings::gristmill::plugin::types::{self, Failure},
-    imports::{BodyHandle, Guest, MAX_READ},
+    clock::Clock,
+    http::{Caller, Requests},
+    imports::{BodyHandle, Guest},
     limits::{Budget, LimitHit, MAX_CALL_BYTES},
+    wasi,
 };
 use crate::{
     config::Limits,
@@ -60,6 +62,13 @@ pub struct CallReport {
     pub bytes_read: u64,
     /// Bytes that the guest wrote.
     pub bytes_written: u64,
+}
+
+impl CallReport {
+    /// Of a call that did not begin.
+    fn failed(error: CallError) -> Self {
+        Self { result: Err(error), outputs: Vec::new(), bytes_read: 0, bytes_written: 0 }
+    }
 }
 
 /// An output that a guest created.
@@ -123,20 +132,30 @@ impl Plugin {
     pub async fn call(&self, call: Call) -> CallReport {
         let Call { object, body, outputs, destination, settings, limits } = call;
         let deadline = Instant::now() + limits.deadline;
+        let clock = Clock::new(self.grants.clocks, object.event_time.as_deref());
+        let wasi = match wasi::context(self, &clock, &object) {
+            Ok(wasi) => wasi,
+            Err(error) => return CallReport::failed(call_error(&error, &limits)),
+        };
+        let (plugin, key): (Arc<str>, Arc<str>) = (self.name.as_str().into(), object.key.as_str().into());
+        let caller = Caller { plugin: Arc::clone(&plugin), key: Arc::clone(&key) };
+        let requests = Requests::new(self.engine.granted.outbound(), &self.grants, &limits, caller);
+        let exceeded = requests.exceeded();
         let mut store = Store::new(
             &self.engine.wasmtime,
             Guest {
                 table: handles(&limits),
-                // Randomness is made in one go, during which no other guest gets the thread.
-                wasi: WasiCtx::builder().max_random_size(MAX_READ.into()).build(),
+                wasi,
+                clock,
+                requests,
                 budget: Budget::new(limits),
                 bytes_read: 0,
                 created: Vec::new(),
                 outputs,
                 settings,
                 destination,
-                plugin: self.name.as_str().into(),
-                key: object.key.as_str().into(),
+                plugin,
+                key,
             },
         );
         store.limiter(|guest| &mut guest.budget);
@@ -154,11 +173,16 @@ impl Plugin {
         });
 
         // The timeout is for a guest that waits in a host call, where no epoch reaches it.
-        let result = match tokio::time::timeout_at(deadline, self.process(&mut store, &object, body)).await {
-            Ok(result) => result,
-            Err(_) => Err(CallError::Limit { limit: LimitHit::Deadline(limits.deadline), backtrace: None }),
+        let ended = tokio::time::timeout_at(deadline, self.process(&mut store, &object, body));
+        let cut = |limit| Err(CallError::Limit { limit, backtrace: None });
+        let result = tokio::select! {
+            biased;
+            limit = exceeded => cut(limit),
+            ended = ended => ended.unwrap_or_else(|_| cut(LimitHit::Deadline(limits.deadline))),
         };
         let guest = store.into_data();
+        // Also where the guest got to its end before it could be ended.
+        let result = guest.requests.hit().map_or(result, cut);
         CallReport {
             result,
             outputs: guest.created,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use wasmtime::ResourceLimiter;
 
+use super::headroom::HEADROOM;
 use crate::config::Limits;
 
 /// A limit of [`Limits`] that a call hit. The text names the limit as it is written in the configuration.
@@ -31,6 +32,12 @@ pub enum LimitHit {
     /// Handles open at the same time.
     #[error("held more handles than the limit `handles` of {0} allows")]
     Handles(u32),
+    /// Number of HTTP requests.
+    #[error("sent more than the limit `http_requests` of {0} allows")]
+    HttpRequests(u32),
+    /// Bytes of HTTP requests and responses.
+    #[error("sent and received more than the limit `http_bytes` of {} allows", ByteSize(*.0))]
+    HttpBytes(u64),
     /// Bytes passed to the host in one call; fixed, see [`MAX_CALL_BYTES`].
     #[error("passed more than {} to the host in one call", ByteSize(MAX_CALL_BYTES as u64))]
     CallBytes,
@@ -51,6 +58,8 @@ impl LimitHit {
             Self::LogBytes(_) => "log_bytes",
             Self::LogLines(_) => "log_lines",
             Self::Handles(_) => "handles",
+            Self::HttpRequests(_) => "http_requests",
+            Self::HttpBytes(_) => "http_bytes",
             Self::CallBytes => "call_bytes",
             Self::Stack => "stack",
         }
@@ -66,6 +75,8 @@ pub const MAX_CALL_BYTES: usize = 16 << 20;
 pub struct Budget {
     pub limits: Limits,
     memory: u64,
+    /// What a plugin has without having asked for it. It counts once the plugin needs more than that.
+    unasked: u64,
     pub output_bytes: u64,
     log_bytes: u64,
     log_lines: u32,
@@ -73,7 +84,7 @@ pub struct Budget {
 
 impl Budget {
     pub fn new(limits: Limits) -> Self {
-        Self { limits, memory: 0, output_bytes: 0, log_bytes: 0, log_lines: 0 }
+        Self { limits, memory: 0, unasked: HEADROOM, output_bytes: 0, log_bytes: 0, log_lines: 0 }
     }
 
     /// Counts bytes about to be staged.
@@ -116,8 +127,11 @@ impl ResourceLimiter for Budget {
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
+        if current > 0 {
+            self.unasked = 0;
+        }
         self.memory = self.memory.saturating_add((desired.saturating_sub(current)) as u64);
-        if self.memory > self.limits.memory {
+        if self.memory.saturating_sub(self.unasked) > self.limits.memory {
             return Err(LimitHit::Memory(self.limits.memory).into());
         }
         Ok(true)
@@ -132,6 +146,8 @@ impl ResourceLimiter for Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const AHEAD: usize = HEADROOM as usize;
 
     fn budget() -> Budget {
         Budget::new(Limits {
@@ -175,10 +191,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_asked_for_counts_once_it_is_used_up() {
+        let mut b = budget();
+        assert!(b.memory_growing(0, AHEAD + 100, None).is_ok());
+        assert!(b.memory_growing(AHEAD + 100, AHEAD + 101, None).is_err());
+        assert!(budget().memory_growing(0, AHEAD + 101, None).is_err());
+    }
+
+    #[test]
     fn memories_of_a_component_count_together() {
         let mut b = budget();
         assert!(b.memory_growing(0, 60, None).is_ok());
-        assert!(b.memory_growing(0, 40, None).is_ok());
+        assert!(b.memory_growing(0, 30, None).is_ok());
+        assert!(b.memory_growing(30, 40, None).is_ok());
         let error = b.memory_growing(40, 41, None).map(|_| ()).map_err(|e| e.downcast_ref::<LimitHit>().copied());
         assert_eq!(error, Err(Some(LimitHit::Memory(100))));
     }

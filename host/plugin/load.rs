@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use bytesize::ByteSize;
 use wasmtime::component::Component;
 
-use super::{Compiler, Digest, Engine, INTERFACE_VERSION, Plugin, bindings::PluginPre, compiler::glance};
+use super::{
+    Answer, Capability, Compiler, Digest, Engine, INTERFACE_VERSION, Plugin, asks::asks, bindings::PluginPre,
+    compiler::glance,
+};
 use crate::text;
 
 /// What is kept of the text of wasmtime and its tools.
@@ -47,6 +50,25 @@ pub enum LoadError {
         import: String,
         /// wasmtime's own words.
         detail: String,
+    },
+    /// It wants something that it has not been granted.
+    #[error("imports `{import}`, and is not granted that: set `{key}` in `[plugin.{name}]` to grant it")]
+    NotGranted {
+        /// As the component names it.
+        import: String,
+        /// The key that grants it.
+        key: &'static str,
+        /// The plugin's name.
+        name: String,
+    },
+    /// It wants connections of its own.
+    #[error(
+        "imports `{import}`, and no plugin gets sockets: send requests through `wasi:http`, or build it without them \
+         (componentize-py has `--stub-wasi`)"
+    )]
+    Sockets {
+        /// As the component names it.
+        import: String,
     },
     /// It was built for a release of the interface that this host does not serve.
     #[error(
@@ -100,18 +122,36 @@ impl Plugin {
     /// compiler's cache. Blocks for as long as the compiler needs.
     ///
     /// # Errors
-    /// When the bytes are not a plugin that this host can run; see [`LoadError`].
+    /// When the bytes are not a plugin that this host can run, or one that asks for what it is not granted; see
+    /// [`LoadError`].
     pub fn load(engine: &Arc<Engine>, compiler: &Compiler, name: &str, bytes: &[u8]) -> Result<Self, LoadError> {
-        Self::load_at_once(engine, compiler, name, bytes).unwrap_or_else(|| {
+        Self::examine(engine, compiler, name, bytes).and_then(Self::if_granted)
+    }
+
+    /// The same for looking at a plugin: it may ask for what it is not granted, which it does not get.
+    ///
+    /// # Errors
+    /// As [`Plugin::load`].
+    pub fn examine(engine: &Arc<Engine>, compiler: &Compiler, name: &str, bytes: &[u8]) -> Result<Self, LoadError> {
+        Self::examine_at_once(engine, compiler, name, bytes).unwrap_or_else(|| {
             let digest = Digest::of(bytes);
             let component = compiler.compile(engine, digest, bytes)?;
             Self::link(engine, name, digest, bytes.len(), &component)
         })
     }
 
-    /// The same for what needs no compiling: files that are no WebAssembly at all, and those whose code is in the
+    /// Loads what needs no compiling: files that are no WebAssembly at all, and those whose code is in the
     /// compiler's cache. `None` for the others.
     pub fn load_at_once(
+        engine: &Arc<Engine>,
+        compiler: &Compiler,
+        name: &str,
+        bytes: &[u8],
+    ) -> Option<Result<Self, LoadError>> {
+        Some(Self::examine_at_once(engine, compiler, name, bytes)?.and_then(Self::if_granted))
+    }
+
+    fn examine_at_once(
         engine: &Arc<Engine>,
         compiler: &Compiler,
         name: &str,
@@ -123,6 +163,16 @@ impl Plugin {
         let digest = Digest::of(bytes);
         let component = compiler.cached(engine, digest)?;
         Some(Self::link(engine, name, digest, bytes.len(), &component))
+    }
+
+    /// Refuses a plugin that asks for what it could not do without, and is not granted.
+    fn if_granted(self) -> Result<Self, LoadError> {
+        let Some(ask) = self.asks.iter().find(|ask| ask.answer == Answer::Refused) else { return Ok(self) };
+        let import = text::printable(&ask.import, MAX_DETAIL);
+        Err(match ask.capability.key() {
+            Some(key) => LoadError::NotGranted { import, key, name: self.name },
+            None => LoadError::Sockets { import },
+        })
     }
 
     /// Holds the component against what this host offers.
@@ -141,6 +191,12 @@ impl Plugin {
             .map(|(name, _)| name.to_owned())
             .collect();
         imports.sort_unstable();
+        let grants = engine.granted.of(name);
+        let asks = asks(&imports, &grants);
+        // The linker would only say that there are none.
+        if let Some(ask) = asks.iter().find(|ask| ask.capability == Capability::Sockets) {
+            return Err(LoadError::Sockets { import: text::printable(&ask.import, MAX_DETAIL) });
+        }
         let pre = engine.linker.instantiate_pre(component).and_then(PluginPre::new);
         let pre = pre.map_err(|error| misfit(engine, component, &imports, &detail(&error)))?;
         let interface =
@@ -151,6 +207,8 @@ impl Plugin {
             size: size as u64,
             interface,
             imports,
+            asks,
+            grants,
             pre,
             engine: Arc::clone(engine),
         })

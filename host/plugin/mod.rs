@@ -3,26 +3,35 @@
 //! Everything that knows wasmtime is here. This module is handed bytes to compile, a byte source and a
 //! place for outputs; it knows no queue, no store and no job.
 
+mod asks;
 mod bindings;
 mod cache;
+mod clock;
 mod code;
 mod compiler;
 mod engine;
+mod granted;
+mod headroom;
+mod http;
 mod imports;
 mod invoke;
 mod limits;
 mod load;
+mod wasi;
 
+pub use self::http::{Outbound, OutboundError};
+pub use asks::{Answer, Ask, Capability};
 pub use cache::Cache;
 pub use compiler::{CompileLimits, Compiler, compile_standard_input};
 pub use engine::{Engine, EngineError};
+pub use granted::Granted;
 pub use invoke::{Call, CallError, CallReport, CreatedOutput, ObjectInfo, Verdict};
 pub use limits::LimitHit;
 pub use load::LoadError;
 
 use std::{fmt, sync::Arc};
 
-use crate::provenance::PluginVersion;
+use crate::{config::Grants, provenance::PluginVersion};
 
 /// The release of the interface that this host serves, as it stands in import and export names.
 pub const INTERFACE_VERSION: &str = "0.1.0";
@@ -39,6 +48,9 @@ pub struct Plugin {
     pub interface: String,
     /// Every interface that it imports, sorted.
     pub imports: Vec<String>,
+    /// Which of them ask for something that has to be granted.
+    pub asks: Vec<Ask>,
+    grants: Arc<Grants>,
     pre: bindings::PluginPre<imports::Guest>,
     engine: Arc<Engine>,
 }
@@ -80,6 +92,14 @@ impl Digest {
 #[must_use]
 pub fn short_digest(digest: &str) -> &str {
     digest.get(..12).unwrap_or(digest)
+}
+
+/// Of the bytes that were fed to it.
+impl From<sha2::Sha256> for Digest {
+    fn from(hash: sha2::Sha256) -> Self {
+        use sha2::Digest as _;
+        Self(hash.finalize().into())
+    }
 }
 
 impl fmt::Display for Digest {

@@ -10,11 +10,13 @@ use std::{
 
 use super::{
     Catalog, Entry,
-    file::{FileError, Signature, read_plugin_file},
+    file::{self, FileError, Stamp},
 };
 use crate::{
-    config::is_plugin_name,
+    config::Trust,
     plugin::{Compiler, Digest, Engine, LoadError, Plugin},
+    release::plugin_of,
+    signing::{self, SignatureError},
     text,
 };
 
@@ -49,9 +51,22 @@ pub enum RegistryError {
         /// The system's reason.
         source: io::Error,
     },
+    /// Files could be put into the directory by others.
+    #[error("plugin directory {} {reason}", path.display())]
+    Untrusted {
+        /// As configured.
+        path: PathBuf,
+        /// Who could, and what to do about it.
+        reason: FileError,
+    },
     /// A plugin of the binary itself.
-    #[error("built-in plugin: {0}")]
-    BuiltIn(#[from] LoadError),
+    #[error("built-in plugin `{name}` {reason}")]
+    BuiltIn {
+        /// Which one.
+        name: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Neither a directory nor anything in the binary.
     #[error("this build carries no built-in plugins: run `make plugins` and build again, or name a plugin directory")]
     NoBuiltIn,
@@ -66,6 +81,7 @@ pub(super) struct Source {
     pub engine: Arc<Engine>,
     pub compiler: Compiler,
     pub directory: PathBuf,
+    pub trust: Trust,
 }
 
 /// What a scan of the directory found.
@@ -82,7 +98,6 @@ pub(super) struct Scan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Uncompiled {
     pub name: String,
-    pub path: PathBuf,
     /// What is to be compiled, and nothing else.
     pub digest: Digest,
 }
@@ -91,10 +106,20 @@ pub(super) struct Uncompiled {
 /// within reason.
 ///
 /// # Errors
-/// When the directory cannot be listed. A file in it that is no plugin is not an error: it is in the
+/// When the directory cannot be listed, or not trusted. A file in it that is no plugin is not an error: it is in the
 /// catalog as refused.
-pub fn load_directory(engine: &Arc<Engine>, compiler: &Compiler, directory: &Path) -> Result<Catalog, RegistryError> {
-    let source = Source { engine: Arc::clone(engine), compiler: compiler.clone(), directory: directory.to_owned() };
+pub fn load_directory(
+    engine: &Arc<Engine>,
+    compiler: &Compiler,
+    directory: &Path,
+    trust: &Trust,
+) -> Result<Catalog, RegistryError> {
+    let source = Source {
+        engine: Arc::clone(engine),
+        compiler: compiler.clone(),
+        directory: directory.to_owned(),
+        trust: trust.clone(),
+    };
     let (started, mut catalog) = (Instant::now(), Catalog::default());
     loop {
         let scan = source.scan(&catalog)?;
@@ -116,62 +141,69 @@ impl Source {
     /// before it in use.
     ///
     /// # Errors
-    /// When the directory itself cannot be listed.
+    /// When the directory itself cannot be listed, or not trusted.
     pub fn scan(&self, previous: &Catalog) -> Result<Scan, RegistryError> {
-        self.scan_files(previous).map_err(|source| RegistryError::Directory { path: self.directory.clone(), source })
+        let path = || self.directory.clone();
+        let unreadable = |source| RegistryError::Directory { path: path(), source };
+        let meta = fs::metadata(&self.directory).map_err(unreadable)?;
+        file::check_owner(&meta, &self.trust).map_err(|reason| RegistryError::Untrusted { path: path(), reason })?;
+        self.scan_files(previous).map_err(unreadable)
     }
 
     fn scan_files(&self, previous: &Catalog) -> io::Result<Scan> {
         let mut scan = Scan { catalog: Catalog::default(), uncompiled: Vec::new(), unsettled: false };
         for file in fs::read_dir(&self.directory)? {
-            let path = file?.path();
-            let Some(name) =
-                path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".wasm"))
-            else {
-                continue;
-            };
+            let file = file?.file_name();
+            let Some(name) = file.to_str().and_then(|name| name.strip_suffix(".wasm")) else { continue };
             let before = previous.entries.get(name).cloned().unwrap_or_default();
-            let meta = match fs::symlink_metadata(&path) {
-                Ok(meta) => meta,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            let signature = Signature::from(&meta);
-            let entry = if before.signature == Some(signature) {
+            let Some(meta) = self.metadata(&wasm(name))? else { continue };
+            let signature = if self.trust.signed_by.is_empty() { None } else { self.metadata(&sig(name))? };
+            let stamp = (Stamp::from(&meta), signature.as_ref().map(Stamp::from));
+            let entry = if before.stamp == Some(stamp) {
                 before
-            } else if meta.modified().is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age < QUIET))
-            {
+            } else if [Some(meta), signature].iter().flatten().any(is_fresh) {
                 scan.unsettled = true;
                 before
             } else {
-                self.load(name, &path, before, signature)
+                self.load(name, before, stamp)
             };
             if let Some(digest) = entry.compiling {
-                scan.uncompiled.push(Uncompiled { name: name.to_owned(), path: path.clone(), digest });
+                scan.uncompiled.push(Uncompiled { name: name.to_owned(), digest });
             }
             scan.catalog.entries.insert(name.to_owned(), entry);
         }
         Ok(scan)
     }
 
-    fn load(&self, name: &str, path: &Path, before: Entry, signature: Signature) -> Entry {
-        let entry = Entry { plugin: before.plugin.clone(), signature: Some(signature), ..Entry::default() };
+    fn load(&self, name: &str, before: Entry, stamp: (Stamp, Option<Stamp>)) -> Entry {
+        let entry = Entry { plugin: before.plugin.clone(), stamp: Some(stamp), ..Entry::default() };
         let refuse = |reason: String, digest| Entry { refused: Some(Refusal { reason, digest }), ..entry.clone() };
-        if !is_plugin_name(name) {
+        let Some((plugin_name, _)) = plugin_of(name) else {
             let shown = text::printable(name, name.len());
-            return refuse(format!("`{shown}` cannot be a plugin's name: use a-z, 0-9, `-` and `_`"), None);
-        }
-        let bytes = match read_plugin_file(path) {
+            let reason = format!(
+                "`{shown}` cannot be a plugin's name: use a-z, 0-9, `-` and `_`, and after that `@canary` or `@shadow` \
+                 if it is to be tried"
+            );
+            return refuse(reason, None);
+        };
+        let bytes = match file::read(&self.directory, &wasm(name), &self.trust) {
             Ok(bytes) => bytes,
             // That may pass without the file being changed, so the next scan has to look again.
-            Err(error @ FileError::Io(_)) => return Entry { signature: None, ..refuse(error.to_string(), None) },
+            Err(error @ FileError::Io(_)) => return Entry { stamp: None, ..refuse(error.to_string(), None) },
             Err(error) => return refuse(error.to_string(), None),
         };
         let digest = Digest::of(&bytes);
+        match self.check_origin(name, plugin_name, digest, &bytes) {
+            Ok(()) => {}
+            Err(error) => {
+                let stamp = Some(stamp).filter(|_| !error.may_pass());
+                return Entry { stamp, ..refuse(error.to_string(), Some(digest)) };
+            }
+        }
         if before.plugin.as_ref().is_some_and(|plugin| plugin.digest == digest) {
             return entry;
         }
-        match Plugin::load_at_once(&self.engine, &self.compiler, name, &bytes) {
+        match Plugin::load_at_once(&self.engine, &self.compiler, plugin_name, &bytes) {
             Some(Ok(plugin)) => Entry { plugin: Some(Arc::new(plugin)), ..entry },
             Some(Err(error)) => refuse(error.to_string(), Some(digest)),
             // What was wrong before is of interest until something else is known.
@@ -179,14 +211,110 @@ impl Source {
         }
     }
 
+    /// Whether the file is one that the configuration lets in.
+    fn check_origin(&self, stem: &str, plugin: &str, digest: Digest, bytes: &[u8]) -> Result<(), OriginError> {
+        check_pin(plugin, digest, &self.trust)?;
+        if self.trust.signed_by.is_empty() {
+            return Ok(());
+        }
+        let file = sig(stem);
+        match file::read(&self.directory, &file, &self.trust) {
+            Ok(signature) => {
+                check_signature(&signature, bytes, &self.trust).map_err(|error| OriginError::Signature(file, error))
+            }
+            Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Err(OriginError::Unsigned(file)),
+            Err(error) => Err(OriginError::Unreadable(file, error)),
+        }
+    }
+
+    /// The bytes of a file of the directory with the signature beside it, where one is wanted.
+    pub(super) fn read(&self, stem: &str) -> Result<(Vec<u8>, Option<Vec<u8>>), FileError> {
+        let bytes = file::read(&self.directory, &wasm(stem), &self.trust)?;
+        let signature = match self.trust.signed_by.is_empty() {
+            true => None,
+            false => Some(file::read(&self.directory, &sig(stem), &self.trust)?),
+        };
+        Ok((bytes, signature))
+    }
+
+    fn metadata(&self, file: &str) -> io::Result<Option<fs::Metadata>> {
+        match file::metadata(&self.directory, file, &self.trust) {
+            Ok(meta) => Ok(Some(meta)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Compiles a file, unless it is another one by now: then the next scan knows.
     pub fn compile(&self, uncompiled: &Uncompiled) -> Option<Result<Plugin, LoadError>> {
-        let bytes = read_plugin_file(&uncompiled.path).ok()?;
+        let bytes = file::read(&self.directory, &wasm(&uncompiled.name), &self.trust).ok()?;
         if Digest::of(&bytes) != uncompiled.digest {
             return None;
         }
-        Some(Plugin::load(&self.engine, &self.compiler, &uncompiled.name, &bytes))
+        let name = plugin_of(&uncompiled.name).map_or(&*uncompiled.name, |(name, _)| name);
+        Some(Plugin::load(&self.engine, &self.compiler, name, &bytes))
     }
+}
+
+/// Why a file is not let in.
+#[derive(Debug, thiserror::Error)]
+enum OriginError {
+    #[error("has the SHA-256 {0}, which is not among those of `plugin.{1}.sha256`")]
+    Pin(Digest, String),
+    #[error("is not signed: put its `{0}` beside it, as `gristmill plugin sign` makes it")]
+    Unsigned(String),
+    #[error("is not signed: its `{0}` {1}")]
+    Unreadable(String, FileError),
+    #[error("is not signed: its `{0}` {1}, of those in `plugins_signed_by`")]
+    Signature(String, SignatureError),
+}
+
+impl OriginError {
+    /// Whether it may be otherwise although no file has changed.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Unreadable(_, FileError::Io(_)))
+    }
+}
+
+fn check_pin(name: &str, digest: Digest, trust: &Trust) -> Result<(), OriginError> {
+    match trust.pins.get(name) {
+        Some(pins) if !pins.contains(&digest.to_string()) => Err(OriginError::Pin(digest, name.to_owned())),
+        _ => Ok(()),
+    }
+}
+
+fn check_signature(signature: &[u8], bytes: &[u8], trust: &Trust) -> Result<(), SignatureError> {
+    let text = str::from_utf8(signature).map_err(|_| SignatureError::Malformed);
+    text.and_then(|text| signing::verify(&trust.signed_by, text, bytes)).map(drop)
+}
+
+/// Whether the configuration lets in a version that the host has kept, with the signature that was kept beside it.
+///
+/// # Errors
+/// Why it does not.
+pub fn check_kept(plugin: &str, bytes: &[u8], signature: Option<&[u8]>, trust: &Trust) -> Result<(), String> {
+    check_pin(plugin, Digest::of(bytes), trust).map_err(|error| error.to_string())?;
+    match signature {
+        _ if trust.signed_by.is_empty() => Ok(()),
+        Some(signature) => {
+            let checked = check_signature(signature, bytes, trust);
+            checked.map_err(|error| format!("is not signed: what was kept {error}, of those in `plugins_signed_by`"))
+        }
+        None => Err("was not signed when it was kept: put it and its signature into the plugin directory".to_owned()),
+    }
+}
+
+fn wasm(name: &str) -> String {
+    format!("{name}.wasm")
+}
+
+fn sig(name: &str) -> String {
+    format!("{name}.wasm.sig")
+}
+
+/// Whether it may still be growing.
+fn is_fresh(meta: &fs::Metadata) -> bool {
+    meta.modified().is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age < QUIET))
 }
 
 impl Catalog {
@@ -203,10 +331,10 @@ impl Catalog {
             Some(Err(error)) => {
                 entry.refused = Some(Refusal { reason: error.to_string(), digest: Some(uncompiled.digest) });
                 if error.may_pass() {
-                    entry.signature = None;
+                    entry.stamp = None;
                 }
             }
-            None => entry.signature = None,
+            None => entry.stamp = None,
         }
     }
 }
@@ -221,15 +349,19 @@ pub fn built_in_bytes(name: &str) -> Option<&'static [u8]> {
     BUILT_IN.iter().find(|(built_in, _)| *built_in == name).map(|(_, bytes)| *bytes)
 }
 
-/// Compiles the plugins that the binary carries.
+/// Compiles the plugins that the binary carries. They are as trusted as the host, so nobody has to sign them, but those
+/// that are pinned have to be what they are pinned to.
 ///
 /// # Errors
-/// When there are none, or this host cannot run them.
-pub fn load_built_in(engine: &Arc<Engine>, compiler: &Compiler) -> Result<Catalog, RegistryError> {
+/// When there are none, this host cannot run them, or one is pinned to something else.
+pub fn load_built_in(engine: &Arc<Engine>, compiler: &Compiler, trust: &Trust) -> Result<Catalog, RegistryError> {
     if BUILT_IN.is_empty() {
         return Err(RegistryError::NoBuiltIn);
     }
-    let plugins: Result<Vec<_>, _> =
-        BUILT_IN.iter().map(|(name, bytes)| Plugin::load(engine, compiler, name, bytes)).collect();
-    Ok(Catalog::of(plugins?))
+    let load = |(name, bytes): &(&'static str, &'static [u8])| {
+        let refuse = |reason| RegistryError::BuiltIn { name, reason };
+        check_pin(name, Digest::of(bytes), trust).map_err(|error| refuse(error.to_string()))?;
+        Plugin::load(engine, compiler, name, bytes).map_err(|error| refuse(error.to_string()))
+    };
+    Ok(Catalog::of(BUILT_IN.iter().map(load).collect::<Result<Vec<_>, _>>()?))
 }

@@ -18,8 +18,12 @@ use super::{
     Catalog,
     compiling::Compiling,
     load::{self, FIRST_SETTLED, RegistryError, Source, UNSETTLED},
+    releases::Releases,
 };
-use crate::plugin::{Compiler, Engine};
+use crate::{
+    config::Trust,
+    plugin::{Compiler, Engine},
+};
 
 /// Events that come closer together than this belong to one change.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -43,8 +47,8 @@ impl Registry {
     ///
     /// # Errors
     /// See [`RegistryError`].
-    pub fn built_in(engine: &Arc<Engine>, compiler: &Compiler) -> Result<Self, RegistryError> {
-        Ok(Self::fixed(load::load_built_in(engine, compiler)?))
+    pub fn built_in(engine: &Arc<Engine>, compiler: &Compiler, trust: &Trust) -> Result<Self, RegistryError> {
+        Ok(Self::fixed(load::load_built_in(engine, compiler, trust)?))
     }
 
     /// A catalog that never changes.
@@ -55,23 +59,33 @@ impl Registry {
 
     /// Loads every `NAME.wasm` of the directory, and from then on follows its changes on a thread of its
     /// own. Blocks until the first catalog is there, for as long as compiling it takes, within a bound: what then is
-    /// not ready comes later. `compiler` is stopped when this is dropped.
+    /// not ready comes later. `compiler` is stopped when this is dropped. Without `releases` every file is the
+    /// stable version of its plugin, and canaries and shadows are loaded but not called.
     ///
     /// # Errors
-    /// When the directory cannot be listed. A file in it that is no plugin is not an error: it is
+    /// When the directory cannot be listed, or not trusted. A file in it that is no plugin is not an error: it is
     /// reported and left out.
-    pub fn watch(engine: Arc<Engine>, compiler: Compiler, directory: &Path) -> Result<Self, RegistryError> {
+    pub fn watch(
+        engine: Arc<Engine>,
+        compiler: Compiler,
+        directory: &Path,
+        trust: &Trust,
+        releases: Option<Releases>,
+    ) -> Result<Self, RegistryError> {
         let (wake, woken) = sync_channel(1);
+        let decided = wake.clone();
+        let releases = releases.map(|releases| releases.on_decision(move || drop(decided.try_send(Wake::Look))));
         // The watch is there before the first scan, so no change can fall between the two.
-        let watcher = start_watcher(wake.clone(), directory);
-        let source = Source { engine, compiler, directory: directory.to_owned() };
+        let by_hand = releases.as_ref().map(Releases::folder);
+        let watcher = start_watcher(wake.clone(), [directory].into_iter().chain(by_hand));
+        let source = Source { engine, compiler, directory: directory.to_owned(), trust: trust.clone() };
         let tell = wake.clone();
         // A full channel means that somebody is about to look.
         let compiling = Compiling::start(&source, move || drop(tell.try_send(Wake::Look)));
         let compiling = compiling.map_err(RegistryError::Thread)?;
         let (publish, catalog) = watch::channel(Arc::default());
         let (ready, first) = sync_channel(1);
-        let follow = Follow { source, compiling, publish, ready: Some(ready) };
+        let follow = Follow { source, compiling, releases, publish, ready: Some(ready) };
         let thread = thread::Builder::new().name("plugins".into()).spawn(move || follow.run(&woken));
         let loader = Loader { wake, _watcher: watcher, thread: Some(thread.map_err(RegistryError::Thread)?) };
         match first.recv() {
@@ -112,7 +126,10 @@ impl Drop for Loader {
     }
 }
 
-fn start_watcher(wake: SyncSender<Wake>, directory: &Path) -> Option<RecommendedWatcher> {
+fn start_watcher<'p>(
+    wake: SyncSender<Wake>,
+    mut folders: impl Iterator<Item = &'p Path>,
+) -> Option<RecommendedWatcher> {
     let started = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // Reading the files causes access events, which would make this go round for ever.
         if !event.is_ok_and(|event| event.kind.is_access()) {
@@ -120,10 +137,13 @@ fn start_watcher(wake: SyncSender<Wake>, directory: &Path) -> Option<Recommended
             let _ = wake.try_send(Wake::Look);
         }
     })
-    .and_then(|mut watcher| watcher.watch(directory, RecursiveMode::NonRecursive).map(|()| watcher));
+    .and_then(|mut watcher| {
+        folders.try_for_each(|folder| watcher.watch(folder, RecursiveMode::NonRecursive))?;
+        Ok(watcher)
+    });
     started
         .inspect_err(|error| {
-            tracing::warn!(directory = %directory.display(), %error, rescan_seconds = RESCAN.as_secs(), "cannot watch the plugin directory, scanning it instead");
+            tracing::warn!(%error, rescan_seconds = RESCAN.as_secs(), "cannot watch the plugin directory, scanning it instead");
         })
         .ok()
 }
@@ -132,6 +152,7 @@ fn start_watcher(wake: SyncSender<Wake>, directory: &Path) -> Option<Recommended
 struct Follow {
     source: Source,
     compiling: Compiling,
+    releases: Option<Releases>,
     publish: watch::Sender<Arc<Catalog>>,
     /// Where somebody waits for the first catalog.
     ready: Option<SyncSender<Result<(), RegistryError>>>,
@@ -160,7 +181,7 @@ impl Follow {
                         return;
                     }
                     if !std::mem::replace(&mut unreadable, true) {
-                        tracing::error!(%error, "cannot list the plugin directory, keeping the plugins loaded before");
+                        tracing::error!(%error, "cannot take plugins from the directory, keeping those loaded before");
                     }
                     RESCAN
                 }
@@ -177,9 +198,14 @@ impl Follow {
         }
     }
 
-    fn publish(&self, catalog: Catalog) {
-        report(&self.publish.borrow(), &catalog);
-        self.publish.send_replace(Arc::new(catalog));
+    fn publish(&self, mut catalog: Catalog) {
+        let current = Arc::clone(&self.publish.borrow());
+        if let Some(releases) = &self.releases {
+            releases.apply(&self.source, &mut catalog, &current);
+        }
+        let catalog = Arc::new(catalog);
+        self.publish.send_replace(Arc::clone(&catalog));
+        report(&current, &catalog);
     }
 
     /// Lets go whoever waits for the first catalog once all is in it or it has taken too long. Answers how long that

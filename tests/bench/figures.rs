@@ -3,6 +3,7 @@
 //! `cargo bench -- NAME` runs only the measurements whose name contains NAME.
 
 mod aws;
+mod calls;
 #[allow(dead_code, reason = "tests use the rest")]
 #[path = "../support/cloud/mod.rs"]
 mod cloud;
@@ -36,8 +37,11 @@ type Measure = fn() -> Result<()>;
 
 fn main() -> Result<()> {
     let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
-    let all: [(&str, Measure); 7] = [
-        ("overhead", overhead),
+    let all: [(&str, Measure); 11] = [
+        ("overhead", calls::overhead),
+        ("threads", calls::threads),
+        ("alive", calls::alive),
+        ("fairness", calls::fairness),
         ("start", start::start),
         ("stream", stream),
         ("local", local),
@@ -51,74 +55,6 @@ fn main() -> Result<()> {
         measure()?;
     }
     Ok(())
-}
-
-/// What one call costs the host: a fresh instance, with nothing to do and with 64 KiB in and out.
-fn overhead() -> Result<()> {
-    const CALLS: usize = 20_000;
-    let runtime = runtime(1)?;
-    let engine = Engine::new(8)?;
-    for (guest, bytes) in [("nothing", 0), ("copy", 64 << 10)] {
-        let plugin = plugin(&engine, "guests", guest)?;
-        let mut times = Vec::with_capacity(CALLS);
-        runtime.block_on(async {
-            for _ in 0..CALLS {
-                let call = call(Zeros::of(bytes), Arc::new(Discard::default()), Limits::default());
-                let started = Instant::now();
-                let report = plugin.call(call).await;
-                times.push(started.elapsed());
-                done(&report)?;
-            }
-            Result::Ok(())
-        })?;
-        times.sort_unstable();
-        let at = |part: f64| micros(times[((times.len() - 1) as f64 * part) as usize]);
-        println!("{guest:<8} {:>3} KiB in and out: p50 {:.1} us, p99 {:.1} us", bytes >> 10, at(0.5), at(0.99));
-    }
-    // The same on two threads against one, beside a plain loop: the machine's cores may not be two.
-    let copy = Arc::new(plugin(&engine, "guests", "copy")?);
-    let [alone, both] = [1, 2].map(|threads| throughput(&copy, threads));
-    let [loop_alone, loop_both] = [1, 2].map(plain_loop);
-    println!(
-        "two threads: {:.2} times the calls of one; a plain loop {:.2} times",
-        both? / alone?,
-        loop_both / loop_alone
-    );
-    Ok(())
-}
-
-fn throughput(plugin: &Arc<Plugin>, threads: usize) -> Result<f64> {
-    const CALLS: usize = 20_000;
-    let runtime = runtime(threads)?;
-    let started = Instant::now();
-    runtime.block_on(async {
-        let tasks: Vec<_> = (0..threads)
-            .map(|_| {
-                let plugin = Arc::clone(plugin);
-                tokio::spawn(async move {
-                    for _ in 0..CALLS {
-                        plugin.call(call(Zeros::of(64 << 10), Arc::new(Discard::default()), Limits::default())).await;
-                    }
-                })
-            })
-            .collect();
-        for task in tasks {
-            task.await?;
-        }
-        Result::Ok(())
-    })?;
-    Ok((CALLS * threads) as f64 / started.elapsed().as_secs_f64())
-}
-
-fn plain_loop(threads: usize) -> f64 {
-    const ROUNDS: u64 = 400_000_000;
-    let started = Instant::now();
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| (0..ROUNDS).fold(1_u64, |x, i| std::hint::black_box(x.wrapping_mul(31).wrapping_add(i))));
-        }
-    });
-    (ROUNDS * threads as u64) as f64 / started.elapsed().as_secs_f64()
 }
 
 /// 8 GiB through a plugin that copies its body in chunks of 64 KiB.

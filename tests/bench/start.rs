@@ -7,7 +7,7 @@ use std::{
 };
 
 use gristmill::{
-    config::Limits,
+    config::{Limits, Trust},
     plugin::{Cache, CompileLimits, Compiler, Engine},
     registry::Registry,
 };
@@ -34,7 +34,8 @@ pub fn start() -> Result<()> {
         let cache = Cache::open(&folder.path().join("cache"), &folder.path().join("state/cache.key"))?;
         let compiler = Compiler::in_child(env!("CARGO_BIN_EXE_gristmill"), CompileLimits::default());
         let started = Instant::now();
-        let registry = Registry::watch(engine, compiler.with_cache(Some(cache)), &plugins)?;
+        let compiler = compiler.with_cache(Some(cache));
+        let registry = Registry::watch(engine, compiler, &plugins, &Trust::default(), None)?;
         let catalog = Arc::clone(&registry.catalog().borrow());
         let copy = catalog.get("copy").ok_or("`copy` was not loaded")?;
         done(&runtime.block_on(copy.call(call(Zeros::of(64 << 10), Arc::new(Discard::default()), Limits::default()))))?;

@@ -91,8 +91,9 @@ pub async fn a_stale_receipt_does_nothing<B: Bench>(bench: &B) {
     assert!(matches!(queue.acknowledge(&stale.receipt).await, Err(QueueError::Stale)));
     assert!(matches!(queue.set_visibility(&stale.receipt, Duration::ZERO).await, Err(QueueError::Stale)));
     assert!(matches!(queue.dead_letter(&stale, &letter()).await, Err(QueueError::Stale)));
-    assert_eq!((bench.live().await, bench.dead().await.len()), (1, 0));
+    // First, where time is real: to look at the dead takes some.
     assert!(queue.receive(1).await.unwrap().is_empty(), "it was made visible");
+    assert_eq!((bench.live().await, bench.dead().await.len()), (1, 0));
     queue.acknowledge(&current.receipt).await.unwrap();
 }
 

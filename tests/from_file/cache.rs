@@ -194,7 +194,7 @@ fn many_may_fill_the_cache_at_once() {
             scope.spawn(|| load(&fixture.folder, &fixture.key, "digest-a"));
         }
     });
-    assert_eq!(entries(&fixture.folder), [fixture.entry.clone()]);
+    assert_eq!(entries(&fixture.folder), std::slice::from_ref(&fixture.entry));
     let entry = fs::read(&fixture.entry).unwrap();
     assert_eq!(entry[..MAC], fixture.mac(&fixture.entry, &entry[MAC..]), "all of them have the same key");
 }

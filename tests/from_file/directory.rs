@@ -10,6 +10,7 @@ use std::{
 };
 
 use gristmill::{
+    config::Trust,
     plugin::{CompileLimits, Compiler, Digest},
     registry::{Catalog, Entry, Refusal, Registry},
 };
@@ -20,8 +21,8 @@ use super::{bombs, compiler::GRISTMILL};
 use crate::support::guests::{Calling, PATIENCE, bytes, engine};
 
 /// A directory that is being followed.
-struct Fixture {
-    directory: TempDir,
+pub struct Fixture {
+    pub directory: TempDir,
     catalog: watch::Receiver<Arc<Catalog>>,
     _registry: Registry,
 }
@@ -33,24 +34,33 @@ impl Fixture {
     }
 
     fn with(compiler: Compiler, files: &[(&str, &[u8])]) -> Self {
+        Self::trusting(&Trust::default(), compiler, files)
+    }
+
+    pub fn trusting(trust: &Trust, compiler: Compiler, files: &[(&str, &[u8])]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         for (file, content) in files {
             fs::write(directory.path().join(file), content).unwrap();
         }
-        let registry = Registry::watch(Arc::clone(engine()), compiler, directory.path()).unwrap();
+        Self::of(directory, trust, compiler)
+    }
+
+    /// Follows this one.
+    pub fn of(directory: TempDir, trust: &Trust, compiler: Compiler) -> Self {
+        let registry = Registry::watch(Arc::clone(engine()), compiler, directory.path(), trust, None).unwrap();
         Self { directory, catalog: registry.catalog(), _registry: registry }
     }
 
-    fn path(&self, file: &str) -> PathBuf {
+    pub fn path(&self, file: &str) -> PathBuf {
         self.directory.path().join(file)
     }
 
-    fn put(&self, file: &str, content: &[u8]) {
+    pub fn put(&self, file: &str, content: &[u8]) {
         fs::write(self.path(file), content).unwrap();
     }
 
     /// Waits until the entry is like this.
-    async fn until(&mut self, name: &str, is: impl Fn(Option<&Entry>) -> bool) -> Arc<Catalog> {
+    pub async fn until(&mut self, name: &str, is: impl Fn(Option<&Entry>) -> bool) -> Arc<Catalog> {
         let entry = |catalog: &Catalog| catalog.iter().find(|(at, _)| *at == name).map(|(_, entry)| entry.clone());
         let reached = self.catalog.wait_for(|catalog| is(entry(catalog).as_ref()));
         if let Ok(catalog) = tokio::time::timeout(PATIENCE, reached).await {
@@ -60,7 +70,7 @@ impl Fixture {
     }
 
     /// Waits until the file with these bytes is in use.
-    async fn until_loaded(&mut self, name: &str, content: &[u8]) -> Arc<Catalog> {
+    pub async fn until_loaded(&mut self, name: &str, content: &[u8]) -> Arc<Catalog> {
         let digest = Digest::of(content);
         let loaded = |entry: Option<&Entry>| {
             entry.is_some_and(|entry| {
@@ -71,7 +81,7 @@ impl Fixture {
     }
 
     /// Waits until the file is refused.
-    async fn until_refused(&mut self, name: &str) -> (Arc<Catalog>, Refusal) {
+    pub async fn until_refused(&mut self, name: &str) -> (Arc<Catalog>, Refusal) {
         let refused = |entry: Option<&Entry>| entry.and_then(|entry| entry.refused.clone());
         let catalog = self.until(name, |entry| refused(entry).is_some()).await;
         let refusal = refused(catalog.iter().find(|(at, _)| *at == name).map(|(_, entry)| entry));
@@ -79,7 +89,7 @@ impl Fixture {
     }
 }
 
-async fn version(catalog: &Catalog) -> String {
+pub async fn version(catalog: &Catalog) -> String {
     let plugin = catalog.get("version").unwrap();
     Calling::new("cat.jpg", "").run(plugin).await.text().to_owned()
 }
@@ -280,6 +290,7 @@ async fn a_file_that_is_over_the_compiler_s_limits_is_refused_and_the_last_good_
 fn a_directory_that_cannot_be_listed_is_an_error_at_the_start() {
     let directory = tempfile::tempdir().unwrap();
     let missing = directory.path().join("plugins");
-    let error = Registry::watch(Arc::clone(engine()), Compiler::in_process(), &missing).err().unwrap();
+    let watched = Registry::watch(Arc::clone(engine()), Compiler::in_process(), &missing, &Trust::default(), None);
+    let error = watched.err().unwrap();
     assert!(error.to_string().starts_with(&format!("plugin directory {}: ", missing.display())), "{error}");
 }

@@ -11,16 +11,17 @@ use crate::support::guests::{engine, module};
 
 /// With all that the engine has turned on, and for one half with what it has turned off.
 fn config(everything: bool) -> Config {
-    let mut config = Config::default();
-    config.max_memories = 2;
-    config.generate_custom_sections = true;
-    config.allow_invalid_funcs = everything;
-    config.gc_enabled = everything;
-    config.exceptions_enabled = everything;
-    config.threads_enabled = everything;
-    config.tail_call_enabled = everything;
-    config.relaxed_simd_enabled = everything;
-    config
+    Config {
+        max_memories: 2,
+        generate_custom_sections: true,
+        allow_invalid_funcs: everything,
+        gc_enabled: everything,
+        exceptions_enabled: everything,
+        threads_enabled: everything,
+        tail_call_enabled: everything,
+        relaxed_simd_enabled: everything,
+        ..Config::default()
+    }
 }
 
 /// The WIT of a plugin, as it stands behind a module.

@@ -76,6 +76,18 @@ pub fn copy(object: &ObjectInfo, input: &Body) -> Processed {
     }
 }
 
+/// The lines of the body.
+pub fn lines(input: &Body) -> Vec<String> {
+    let mut bytes = Vec::new();
+    loop {
+        let more = input.read(CHUNK);
+        if more.is_empty() {
+            return String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect();
+        }
+        bytes.extend(more);
+    }
+}
+
 /// The number that the setting `name` holds, or `default`.
 pub fn number(name: &str, default: u64) -> Result<u64, Failure> {
     setting(name).map_or(Ok(default), |text| {

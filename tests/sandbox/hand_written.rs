@@ -13,7 +13,7 @@ const DEADLINE: Duration = Duration::from_millis(60);
 
 /// A plugin whose `process` is `body`, between these definitions. Its object's `body` handle is the
 /// local `$body`; `$done` is where an `ok(done)` lies, and `$free` where the host may put what it returns.
-fn plugin(definitions: &str, body: &str) -> String {
+pub(super) fn plugin(definitions: &str, body: &str) -> String {
     format!(
         r#"(module
             (import "gristmill:plugin/types@0.1.0" "[method]body.read" (func $read (param i32 i32 i32)))
@@ -40,13 +40,13 @@ fn plugin(definitions: &str, body: &str) -> String {
     )
 }
 
-const MEMORY: &str = r#"(memory (export "memory") 20)"#;
-const REALLOC: &str = r#"(func $realloc (export "cabi_realloc") (param i32 i32 i32) (param $size i32) (result i32)
+pub(super) const MEMORY: &str = r#"(memory (export "memory") 20)"#;
+pub(super) const REALLOC: &str = r#"(func $realloc (export "cabi_realloc") (param i32 i32 i32) (param $size i32) (result i32)
     (global.get $free)
     (global.set $free (i32.and
         (i32.add (i32.add (global.get $free) (local.get $size)) (i32.const 7)) (i32.const -8))))"#;
 
-fn ordinary(body: &str) -> String {
+pub(super) fn ordinary(body: &str) -> String {
     plugin(&format!("{MEMORY} {REALLOC}"), &format!("{body} (global.get $done)"))
 }
 

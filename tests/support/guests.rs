@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
 
+#[path = "modules.rs"]
+mod modules;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -24,6 +27,8 @@ use gristmill::{
     key,
     plugin::{Cache, Call, CallReport, Compiler, CreatedOutput, Engine, ObjectInfo, Plugin},
 };
+
+pub use modules::module;
 
 /// After so long something hangs. Far beyond what the slowest machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -77,27 +82,6 @@ pub fn hand_written(wat: &str) -> Plugin {
     load(engine(), "hand-written", &module(wat, ""))
 }
 
-/// A core module that carries its WIT: the plugin's world with these imports in addition.
-///
-/// `imports` is WIT of statements `import wasi:cli/environment@0.2.0;` and of the packages that they name.
-pub fn module(wat: &str, imports: &str) -> Vec<u8> {
-    use wit_component::{DecodedWasm, StringEncoding, decode, embed_component_metadata};
-
-    let (statements, packages) = imports.split_at(imports.find("package").unwrap_or(imports.len()));
-    let wit =
-        format!("package test:guest; {packages} world guest {{ include gristmill:plugin/plugin@0.1.0; {statements} }}");
-    // The shortest way to a resolver without a dependency on wit-parser.
-    let Ok(DecodedWasm::Component(mut resolve, _)) = decode(b"\0asm\x0d\0\x01\0") else {
-        panic!("the empty component was not one")
-    };
-    resolve.push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("wit")).unwrap();
-    let package = resolve.push_str("guest.wit", &wit).unwrap();
-    let world = resolve.select_world(&[package], Some("guest")).unwrap();
-    let mut module = wat::parse_str(wat).unwrap();
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
-    module
-}
-
 /// Runs a test on a runtime of one thread, where a guest that does not give way stops everybody. Fails
 /// when that is what happens, which a timeout inside of the runtime could not.
 pub fn on_one_thread<F: Future>(test: impl FnOnce() -> F + Send + 'static) {
@@ -133,6 +117,8 @@ pub fn small_limits() -> Limits {
         log_bytes: 64 << 10,
         log_lines: 100,
         handles: 50,
+        http_requests: 20,
+        http_bytes: 1 << 20,
     }
 }
 
@@ -204,6 +190,7 @@ impl Calling {
         let staged = Arc::clone(&outputs) as Arc<dyn Outputs>;
         let settings = Arc::new(settings);
         let report = plugin.call(Call { object, body, outputs: staged, destination, settings, limits }).await;
+        assert_eq!(Arc::strong_count(&outputs), 1, "something of the call is still there");
         Called { report, written: outputs.take() }
     }
 }

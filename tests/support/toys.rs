@@ -11,9 +11,11 @@ use std::{
 };
 
 use gristmill::{
-    config::{Config, KeyPattern, Limits, Place, Plugins, Retry, Route, Use},
+    circuit::Circuits,
+    config::{Config, KeyPattern, Limits, Place, Plugins, Retry, Route, Trust, Use},
     event::{self, ObjectEvent},
-    job::Context,
+    job::{Context, Shadows},
+    lanes::Lanes,
     plugin::{Compiler, Engine, Plugin},
     registry::{Catalog, Registry},
 };
@@ -160,13 +162,18 @@ pub fn config(retry: Retry, slots: usize) -> Config {
         source_prefix: "uploads/".to_owned(),
         destination_prefix: "processed/".to_owned(),
         plugins: Plugins::BuiltIn,
+        trust: Trust::default(),
+        state: None,
         routes: Kind::ALL.into_iter().map(route).collect(),
         has_default_routes: false,
         retry,
         has_default_attempts: false,
+        probe_interval: Duration::from_secs(30),
         visibility_timeout: Duration::from_secs(30),
         slots,
         concurrency: BTreeMap::new(),
+        grants: BTreeMap::new(),
+        canaries: BTreeMap::new(),
         bytes_in_flight: 256 << 20,
         drain_timeout: Duration::from_secs(20),
     }
@@ -200,7 +207,10 @@ pub fn context<S>(store: S, config: &Arc<Config>) -> Arc<Context<S>> {
         bucket: BUCKET.to_owned(),
         config: Arc::clone(config),
         catalog: catalog(),
-        guests: Handle::current(),
+        lanes: Lanes::on(&Handle::current()),
+        // Toys that always fail are there to end in the dead letters.
+        circuits: Circuits::new(None),
+        shadows: Shadows::default(),
     })
 }
 

@@ -26,13 +26,14 @@ pub fn check(config: Result<Config, Fatal>, compiler: &Compiler, live: bool, as_
     let mut problems = Vec::new();
     let catalog = match &config.plugins {
         Plugins::BuiltIn => None,
-        Plugins::Directory(directory) => match registry::load_directory(&plugin::engine()?, compiler, directory) {
-            Ok(catalog) => Some(catalog),
-            Err(error) => {
+        Plugins::Directory(directory) => {
+            let engine = plugin::engine(config.grants.clone())?;
+            let catalog = registry::load_directory(&engine, compiler, directory, &config.trust);
+            Some(catalog.unwrap_or_else(|error| {
                 problems.push(error.to_string());
-                Some(Catalog::default())
-            }
-        },
+                Catalog::default()
+            }))
+        }
     };
     if let Some(catalog) = &catalog {
         for (name, entry) in catalog.iter() {

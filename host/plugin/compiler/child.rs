@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, nice, set_parent_process_death_signal, setrlimit};
+use rustix::process::{
+    Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setpriority_process, setrlimit,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -21,7 +23,7 @@ pub(super) const REFUSED: u8 = 65;
 /// The exit code when the child cannot do its work, EX_OSERR: the reason is on standard error.
 pub(super) const UNABLE: u8 = 71;
 
-/// The lowest priority there is.
+/// The lowest priority there is, whatever the host's own is.
 const NICE: i32 = 19;
 
 /// What a child has to say of a file. Everything else can be said without compiling.
@@ -75,8 +77,7 @@ fn give_up(memory: u64, cpu_time: Duration) -> io::Result<()> {
     // Pipes and sockets are not meant: it can write to no file.
     limit(Resource::Fsize, 0, 0)?;
     limit(Resource::Core, 0, 0)?;
-    // The host's own priority may be lower already.
-    nice(NICE)?;
+    setpriority_process(None, NICE)?;
     Ok(())
 }
 

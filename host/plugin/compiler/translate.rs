@@ -6,6 +6,7 @@ use wit_component::ComponentEncoder;
 
 use super::super::{
     LoadError,
+    headroom::with_headroom,
     load::{MAX_DETAIL, detail},
 };
 use crate::text;
@@ -42,7 +43,7 @@ pub fn glance(bytes: &[u8]) -> Result<(), LoadError> {
 pub fn translate(engine: &wasmtime::Engine, bytes: &[u8]) -> Result<Vec<u8>, LoadError> {
     glance(bytes)?;
     let component = componentize(bytes)?;
-    engine.precompile_component(&component).map_err(|error| LoadError::Invalid(detail(&error)))
+    engine.precompile_component(&with_headroom(&component)).map_err(|error| LoadError::Invalid(detail(&error)))
 }
 
 /// A component as it is; a core module made into one from the WIT that it carries.

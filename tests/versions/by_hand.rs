@@ -1,0 +1,66 @@
+//! `gristmill plugin promote`, `rollback` and `list`, beside a host and without one.
+
+use crate::{Releasing, VERSIONED, has_logged, is, support::host::Host, wait_for};
+
+#[test]
+fn a_canary_is_promoted_and_rolled_back_beside_a_host() {
+    let mut releasing = Releasing::new(VERSIONED);
+    let digest = releasing.bucket.plugin("digest-b", "versioned@canary");
+    let host = Host::dev(&releasing.bucket, &["--json"]);
+    wait_for(&host, 0, "canary begins");
+    let list = releasing.plugin("list", &[]).expect(0).out.join("\n");
+    assert!(list.contains("canary, being tried") && list.contains("stable"), "{list}");
+
+    let seen = host.log_length();
+    let promoted = releasing.plugin("promote", &["versioned"]).expect(0);
+    assert_eq!(promoted.out, [format!("versioned: the stable version is {}", &digest[..12])]);
+    wait_for(&host, seen, "another version was made the stable one by hand");
+    assert!(is(&releasing.answers(&host, 20), "b"));
+
+    let seen = host.log_length();
+    releasing.plugin("rollback", &["versioned"]).expect(0);
+    wait_for(&host, seen, "another version was made the stable one by hand");
+    assert!(is(&releasing.answers(&host, 20), "a"));
+    let list = releasing.plugin("list", &[]).expect(0).out.join("\n");
+    assert!(list.contains("canary, not tried any more"), "{list}");
+
+    let again = releasing.plugin("rollback", &["versioned"]).expect(1).log();
+    assert!(again.contains("no version of `versioned` before the current one is known"), "{again}");
+    host.terminate();
+    let finished = host.finish().expect(0).expect_counts(&[("processed", 40)]);
+    assert!(!has_logged(&finished, "canary promoted"));
+}
+
+#[test]
+fn a_rollback_needs_no_file_and_no_host() {
+    let mut releasing = Releasing::new(VERSIONED);
+    let host = Host::dev(&releasing.bucket, &["--json"]);
+    assert!(is(&releasing.answers(&host, 5), "a"));
+    let seen = host.log_length();
+    releasing.bucket.plugin("digest-b", "versioned");
+    wait_for(&host, seen, "plugin loaded");
+    assert!(is(&releasing.answers(&host, 5), "b"));
+    host.terminate();
+    host.finish().expect(0);
+
+    releasing.plugin("rollback", &["versioned"]).expect(0);
+    let list = releasing.plugin("list", &["--json"]).expect(0).out.join("\n");
+    assert!(list.contains("\"role\":\"replaced\"") && list.contains("\"role\":\"stable\""), "{list}");
+    let host = Host::dev(&releasing.bucket, &["--json"]);
+    assert!(is(&releasing.answers(&host, 20), "a"));
+    host.terminate();
+    host.finish().expect(0);
+}
+
+#[test]
+fn what_cannot_be_done_says_why() {
+    let releasing = Releasing::new(VERSIONED);
+    let unknown = releasing.plugin("rollback", &["versioned"]).expect(1).log();
+    assert!(unknown.contains("no host has loaded it"), "{unknown}");
+    assert!(!releasing.bucket.exists(".gristmill"), "looking makes nothing");
+    releasing.bucket.run_until_idle().expect(0);
+    let none = releasing.plugin("promote", &["versioned"]).expect(1).log();
+    assert!(none.contains("no canary of `versioned` is being tried"), "{none}");
+    let wrong = releasing.plugin("promote", &["../versioned"]).expect(64).log();
+    assert!(wrong.contains("is not a plugin's name"), "{wrong}");
+}

@@ -1,6 +1,10 @@
 //! `gristmill plugin promote`, `rollback` and `list`, beside a host and without one.
 
-use crate::{Releasing, VERSIONED, has_logged, is, support::host::Host, wait_for};
+use crate::{
+    Releasing, VERSIONED, has_logged, is,
+    support::host::{Host, gristmill},
+    wait_for,
+};
 
 #[test]
 fn a_canary_is_promoted_and_rolled_back_beside_a_host() {
@@ -63,4 +67,76 @@ fn what_cannot_be_done_says_why() {
     assert!(none.contains("no canary of `versioned` is being tried"), "{none}");
     let wrong = releasing.plugin("promote", &["../versioned"]).expect(64).log();
     assert!(wrong.contains("is not a plugin's name"), "{wrong}");
+}
+
+/// Two versions that a host has seen, the later one in the directory, and a rollback to the earlier one. Then what
+/// `change` makes of the configuration, given the digest of the later one.
+fn rolled_back(change: impl FnOnce(&Releasing, &str) -> String) -> (Releasing, Host) {
+    let mut releasing = Releasing::new(VERSIONED);
+    let host = Host::dev(&releasing.bucket, &["--json"]);
+    assert!(is(&releasing.answers(&host, 1), "a"));
+    let seen = host.log_length();
+    let digest = releasing.bucket.plugin("digest-b", "versioned");
+    wait_for(&host, seen, "plugin loaded");
+    host.terminate();
+    host.finish().expect(0);
+    releasing.plugin("rollback", &["versioned"]).expect(0);
+    let configuration = change(&releasing, &digest);
+    releasing.bucket.write("gristmill.toml", configuration.as_bytes());
+    let host = Host::dev(&releasing.bucket, &["--json"]);
+    (releasing, host)
+}
+
+#[test]
+fn an_earlier_version_that_is_not_pinned_is_not_called() {
+    let (mut releasing, host) =
+        rolled_back(|_, digest| format!("{VERSIONED}\n[plugin.versioned]\nsha256 = '{digest}'"));
+    let refused = wait_for(&host, 0, "a version of a plugin cannot be used, what was in use stays in use");
+    assert!(refused["problem"].as_str().unwrap().contains("`plugin.versioned.sha256`"), "{refused}");
+    assert!(is(&releasing.answers(&host, 5), "b"));
+    host.terminate();
+    host.finish().expect(0);
+}
+
+#[test]
+fn an_earlier_version_that_was_not_signed_is_not_called_where_signatures_are_wanted() {
+    let (mut releasing, host) = rolled_back(|releasing, _| {
+        let path = |key: &str| releasing.bucket.path(key).to_str().unwrap().to_owned();
+        let made = gristmill(&["plugin", "keygen", "--no-password", "-o", &path("mill")]).expect(0);
+        let keys = made.out.iter().find(|line| line.starts_with("plugins_signed_by")).unwrap();
+        gristmill(&["plugin", "sign", &path("plugins/versioned.wasm"), "--key", &path("mill.key")]).expect(0);
+        format!("{keys}\n{VERSIONED}")
+    });
+    let refused = wait_for(&host, 0, "a version of a plugin cannot be used, what was in use stays in use");
+    assert!(refused["problem"].as_str().unwrap().contains("was not signed when it was kept"), "{refused}");
+    assert!(is(&releasing.answers(&host, 5), "b"));
+    host.terminate();
+    host.finish().expect(0);
+}
+
+#[test]
+fn an_earlier_version_keeps_its_signature() {
+    let mut releasing = Releasing::new(VERSIONED);
+    let path = |releasing: &Releasing, key: &str| releasing.bucket.path(key).to_str().unwrap().to_owned();
+    let made = gristmill(&["plugin", "keygen", "--no-password", "-o", &path(&releasing, "mill")]).expect(0);
+    let keys = made.out.iter().find(|line| line.starts_with("plugins_signed_by")).unwrap();
+    releasing.bucket.write("gristmill.toml", format!("{keys}\n{VERSIONED}").as_bytes());
+    let sign = |releasing: &Releasing| {
+        let (plugin, key) = (path(releasing, "plugins/versioned.wasm"), path(releasing, "mill.key"));
+        gristmill(&["plugin", "sign", &plugin, "--key", &key]).expect(0);
+    };
+    sign(&releasing);
+    let host = Host::dev(&releasing.bucket, &["--json"]);
+    assert!(is(&releasing.answers(&host, 1), "a"));
+    let seen = host.log_length();
+    releasing.bucket.plugin("digest-b", "versioned");
+    sign(&releasing);
+    wait_for(&host, seen, "plugin loaded");
+    host.terminate();
+    host.finish().expect(0);
+    releasing.plugin("rollback", &["versioned"]).expect(0);
+    let host = Host::dev(&releasing.bucket, &["--json"]);
+    assert!(is(&releasing.answers(&host, 5), "a"));
+    host.terminate();
+    host.finish().expect(0);
 }

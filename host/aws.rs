@@ -13,7 +13,10 @@ use aws_smithy_http_client::{
     tls::{Provider, rustls_provider::CryptoMode},
 };
 
-use crate::text::{causes, printable};
+use crate::{
+    config::Bucket,
+    text::{causes, printable},
+};
 
 /// What is shown of a text of a service.
 const SHOWN: usize = 500;
@@ -33,10 +36,10 @@ pub struct Clients {
     pub s3: aws_sdk_s3::Client,
 }
 
-/// Makes the clients. Nothing is sent but what finds the region and the credentials.
-pub async fn clients(region: Option<&str>, path_style: bool) -> Clients {
-    let config = sdk_config(region).await;
-    let s3 = aws_sdk_s3::config::Builder::from(&config).force_path_style(path_style).build();
+/// Makes the clients for a bucket and its queue. Nothing is sent but what finds the region and the credentials.
+pub async fn clients(bucket: &Bucket) -> Clients {
+    let config = sdk_config(bucket.region.as_deref()).await;
+    let s3 = aws_sdk_s3::config::Builder::from(&config).force_path_style(bucket.path_style).build();
     Clients { sqs: aws_sdk_sqs::Client::new(&config), s3: aws_sdk_s3::Client::from_conf(s3) }
 }
 

@@ -25,7 +25,8 @@ use crate::{
     io::IoError,
     key,
     lanes::Lanes,
-    plugin::{CallError, CallReport, CreatedOutput, LimitHit, ObjectInfo, Plugin, Verdict},
+    made,
+    plugin::{CallError, CallReport, CreatedOutput, ObjectInfo, Plugin, Verdict},
     provenance::{PluginVersion, Provenance},
     registry::{Catalog, Versions},
     retry::{Class, Failure},
@@ -419,21 +420,12 @@ pub fn object_info(bucket: &str, event_time: Option<&str>, meta: &ObjectMeta, at
 }
 
 fn call_failure(plugin: &Plugin, error: CallError) -> Failure {
-    let reason = error.to_string();
+    let failure = Failure::new(made::class(&error), error.to_string());
     let failure = match error {
-        CallError::Retry { after, .. } => Failure { after, ..Failure::new(Class::Retry, reason) },
-        CallError::Reject(_) => Failure::new(Class::Reject, reason),
-        CallError::Limit { limit, backtrace } => {
-            let class = match limit {
-                LimitHit::Memory(_) => Class::Memory,
-                LimitHit::Deadline(_) => Class::Deadline,
-                _ => Class::Limit,
-            };
-            Failure { backtrace, ..Failure::new(class, reason) }
-        }
-        CallError::Trap { backtrace, .. } => Failure { backtrace, ..Failure::new(Class::Trap, reason) },
-        CallError::Io(IoError::Denied(_)) => return Failure::new(Class::Denied, reason),
-        CallError::Io(_) => return Failure::new(Class::Infrastructure, reason),
+        CallError::Retry { after, .. } => Failure { after, ..failure },
+        CallError::Reject(_) => failure,
+        CallError::Limit { backtrace, .. } | CallError::Trap { backtrace, .. } => Failure { backtrace, ..failure },
+        CallError::Io(_) => return failure,
     };
     failure.by(plugin.version())
 }

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     io::{BoxFuture, IoError, OutputMeta, Outputs},
     plugin::{CallError, CallReport, Digest, LimitHit, Verdict},
+    retry::Class,
 };
 
 /// Of the outputs in which two calls differ, so many are named.
@@ -57,7 +58,7 @@ impl Made {
             }
             Ok(Verdict::Skipped(reason)) => ("skipped", reason.clone()),
             Err(CallError::Io(_)) => return None,
-            Err(error) => (failure(error), error.to_string()),
+            Err(error) => (class(error).as_str(), error.to_string()),
         };
         Some(Self { verdict, reason: Some(reason), outputs: Vec::new() })
     }
@@ -95,15 +96,18 @@ impl Made {
     }
 }
 
-fn failure(error: &CallError) -> &'static str {
+/// What kind of failure it is.
+#[must_use]
+pub fn class(error: &CallError) -> Class {
     match error {
-        CallError::Retry { .. } => "retry",
-        CallError::Reject(_) => "reject",
-        CallError::Limit { limit: LimitHit::Memory(_), .. } => "memory",
-        CallError::Limit { limit: LimitHit::Deadline(_), .. } => "deadline",
-        CallError::Limit { .. } => "limit",
-        CallError::Trap { .. } => "trap",
-        CallError::Io(_) => "infrastructure",
+        CallError::Retry { .. } => Class::Retry,
+        CallError::Reject(_) => Class::Reject,
+        CallError::Limit { limit: LimitHit::Memory(_), .. } => Class::Memory,
+        CallError::Limit { limit: LimitHit::Deadline(_), .. } => Class::Deadline,
+        CallError::Limit { .. } => Class::Limit,
+        CallError::Trap { .. } => Class::Trap,
+        CallError::Io(IoError::Denied(_)) => Class::Denied,
+        CallError::Io(_) => Class::Infrastructure,
     }
 }
 

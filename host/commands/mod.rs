@@ -65,7 +65,7 @@ fn runtime() -> Result<Runtime, Fatal> {
 
 /// The queue and the store of a bucket. Only the queue is asked anything yet.
 async fn connect(bucket: &Bucket, config: &Config) -> Result<(SqsQueue, S3Store), Fatal> {
-    let clients = aws::clients(bucket.region.as_deref(), bucket.path_style).await;
+    let clients = aws::clients(bucket).await;
     let dead = bucket.dead_letter_queue_url.as_deref();
     let queue = SqsQueue::connect(clients.sqs, &bucket.queue_url, dead, config.visibility_timeout).await;
     let store = S3Store::new(clients.s3, &bucket.name, bucket.copy_in_parts_above);
@@ -74,7 +74,7 @@ async fn connect(bucket: &Bucket, config: &Config) -> Result<(SqsQueue, S3Store)
 
 /// The store of a bucket alone.
 async fn store(bucket: &Bucket) -> S3Store {
-    let clients = aws::clients(bucket.region.as_deref(), bucket.path_style).await;
+    let clients = aws::clients(bucket).await;
     S3Store::new(clients.s3, &bucket.name, bucket.copy_in_parts_above)
 }
 

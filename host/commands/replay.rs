@@ -317,12 +317,10 @@ fn current(config: &Config, route: Option<&Route>, compiler: &Compiler) -> Resul
         let records = known.records().filter(|(plugin, _)| *plugin == used.plugin);
         for stable in records.filter_map(|(_, record)| record.current()) {
             if catalog.get(&used.plugin).is_some_and(|plugin| plugin.digest.to_string() != stable) {
-                let bytes = known.history.read(stable).map_err(Fatal::failed)?;
-                let signature = known.history.signature(stable).map_err(Fatal::failed)?;
-                registry::check_kept(&used.plugin, &bytes, signature.as_deref(), &config.trust).map_err(|reason| {
+                let loaded = known.history.load(&engine, compiler, &config.trust, &used.plugin, stable);
+                let plugin = loaded.map_err(|reason| {
                     Fatal::Failed(format!("version {} of `{}` {reason}", short_digest(stable), used.plugin))
                 })?;
-                let plugin = Plugin::load(&engine, compiler, &used.plugin, &bytes).map_err(Fatal::failed)?;
                 catalog = catalog.with(plugin);
             }
         }

@@ -12,14 +12,16 @@ use std::{
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use rustix::fs::{FlockOperation, OFlags};
 
+use super::load::check_kept;
 use crate::{
-    config::is_plugin_name,
-    plugin::Digest,
+    config::{Trust, is_plugin_name},
+    plugin::{Compiler, Digest, Engine, Plugin},
     release::{Kept, Record},
 };
 
@@ -223,11 +225,29 @@ impl History {
         }
     }
 
+    /// A version as a plugin that can be called, if the configuration lets it in. Blocks.
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    pub fn load(
+        &self,
+        engine: &Arc<Engine>,
+        compiler: &Compiler,
+        trust: &Trust,
+        plugin: &str,
+        digest: &str,
+    ) -> Result<Plugin, String> {
+        let bytes = self.read(digest).map_err(|error| error.to_string())?;
+        let signature = self.signature(digest).map_err(|error| error.to_string())?;
+        check_kept(plugin, &bytes, signature.as_deref(), trust)?;
+        Plugin::load(engine, compiler, plugin, &bytes).map_err(|error| error.to_string())
+    }
+
     /// The signature that was kept with a version.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn signature(&self, digest: &str) -> Result<Option<Vec<u8>>, HistoryError> {
+    pub(super) fn signature(&self, digest: &str) -> Result<Option<Vec<u8>>, HistoryError> {
         let path = self.version_path(digest).with_extension(SIGNATURE);
         match read_at_most(&path, MAX_SIGNATURE) {
             Ok(signature) => Ok(Some(signature)),

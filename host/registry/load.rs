@@ -292,7 +292,7 @@ fn check_signature(signature: &[u8], bytes: &[u8], trust: &Trust) -> Result<(), 
 ///
 /// # Errors
 /// Why it does not.
-pub fn check_kept(plugin: &str, bytes: &[u8], signature: Option<&[u8]>, trust: &Trust) -> Result<(), String> {
+pub(super) fn check_kept(plugin: &str, bytes: &[u8], signature: Option<&[u8]>, trust: &Trust) -> Result<(), String> {
     check_pin(plugin, Digest::of(bytes), trust).map_err(|error| error.to_string())?;
     match signature {
         _ if trust.signed_by.is_empty() => Ok(()),

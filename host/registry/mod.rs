@@ -15,7 +15,7 @@ mod watch;
 pub use catalog::{Catalog, Entry, Versions};
 pub use file::{FileError, read_named_file};
 pub use history::{History, HistoryError};
-pub use load::{Refusal, RegistryError, built_in_bytes, built_in_names, check_kept, load_built_in, load_directory};
+pub use load::{Refusal, RegistryError, built_in_bytes, built_in_names, load_built_in, load_directory};
 pub use releases::{Release, Releases};
 pub use shadow::Shadow;
 pub use trial::Trial;

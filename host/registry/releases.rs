@@ -7,12 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    Catalog, History, HistoryError,
-    load::{Source, check_kept},
-    shadow::Shadow,
-    trial::Trial,
-};
+use super::{Catalog, History, HistoryError, load::Source, shadow::Shadow, trial::Trial};
 use crate::{
     config::Canary,
     plugin::{Digest, Plugin, short_digest},
@@ -66,7 +61,6 @@ impl Releases {
     /// Fills in the releases of a catalog that a scan of the source has made. Blocks, and for long only where a
     /// version from the history has to be compiled anew.
     pub(super) fn apply(&self, source: &Source, catalog: &mut Catalog, previous: &Catalog) {
-        let Source { engine, compiler, .. } = source;
         catalog.releases.clear();
         let files = catalog.entries.keys().filter_map(|stem| Some(plugin_of(stem)?.0));
         let known = previous.releases.keys().map(String::as_str);
@@ -74,10 +68,7 @@ impl Releases {
         for plugin in plugins {
             let before = previous.releases.get(&plugin).cloned().unwrap_or_default();
             let one = One { releases: self, plugin: &plugin, catalog: &*catalog, source };
-            let release = one.release(&before, |bytes, signature| {
-                check_kept(&plugin, &bytes, signature.as_deref(), &source.trust)?;
-                Plugin::load(engine, compiler, &plugin, &bytes).map_err(|error| error.to_string())
-            });
+            let release = one.release(&before);
             let release =
                 release.unwrap_or_else(|error| Release { problem: Some(error.to_string()), ..before.clone() });
             if let Some(problem) = &release.problem
@@ -101,11 +92,7 @@ struct One<'a> {
 }
 
 impl One<'_> {
-    fn release(
-        &self,
-        before: &Release,
-        load: impl FnOnce(Vec<u8>, Option<Vec<u8>>) -> Result<Plugin, String>,
-    ) -> Result<Release, HistoryError> {
+    fn release(&self, before: &Release) -> Result<Release, HistoryError> {
         let [file, canary, shadow] = [Role::Stable, Role::Canary, Role::Shadow].map(|role| self.version(role));
         // A file that nobody can tell anything of yet is not a file that is gone.
         if file.is_none() && self.catalog.contains(self.plugin) {
@@ -150,7 +137,7 @@ impl One<'_> {
                 None if before.problem.is_some() && before.decided == release.decided => {
                     release.problem.clone_from(&before.problem);
                 }
-                None => match self.kept(current).and_then(|(bytes, signature)| load(bytes, signature)) {
+                None => match self.kept(current) {
                     Ok(plugin) => release.stable = Some(Arc::new(plugin)),
                     Err(error) => release.problem = Some(format!("version {}: {error}", short_digest(current))),
                 },
@@ -203,10 +190,9 @@ impl One<'_> {
         }
     }
 
-    fn kept(&self, digest: &str) -> Result<(Vec<u8>, Option<Vec<u8>>), String> {
-        let history = &self.releases.history;
-        let kept = history.read(digest).and_then(|bytes| Ok((bytes, history.signature(digest)?)));
-        kept.map_err(|error| error.to_string())
+    fn kept(&self, digest: &str) -> Result<Plugin, String> {
+        let Source { engine, compiler, trust, .. } = self.source;
+        self.releases.history.load(engine, compiler, trust, self.plugin, digest)
     }
 
     /// The trial goes on as long as neither side nor the rules change.

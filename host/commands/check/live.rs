@@ -35,7 +35,7 @@ pub(super) fn check(config: &Config, summary: &str, as_json: bool) -> Result<Exi
 }
 
 async fn look(bucket: &Bucket, config: &Config) -> Vec<Finding> {
-    let clients = aws::clients(bucket.region.as_deref(), bucket.path_style).await;
+    let clients = aws::clients(bucket).await;
     let facts = queue_survey::survey(&clients.sqs, &bucket.queue_url).await;
     let redrive = facts.attributes.as_ref().ok().and_then(|attributes| attributes.redrive.as_ref());
     let dead_url = match (&bucket.dead_letter_queue_url, redrive) {

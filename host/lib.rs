@@ -32,6 +32,7 @@ pub mod key;
 pub mod lanes;
 pub mod made;
 pub mod plugin;
+pub mod private;
 pub mod provenance;
 pub mod queue;
 pub mod registry;

@@ -4,7 +4,7 @@ use std::{
     fs,
     hash::{Hash as _, Hasher as _},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
@@ -15,6 +15,7 @@ use sha2::Sha256;
 use wasmtime::component::Component;
 
 use super::{Digest, Engine, code::CompiledCode, compiler::MAX_CODE_BYTES};
+use crate::private::{self, NotPrivate};
 
 /// Entries kept. A hundred versions are more than anybody goes back to.
 const MAX_ENTRIES: usize = 128;
@@ -66,7 +67,7 @@ impl Cache {
     pub(super) fn get(&self, engine: &Engine, digest: Digest) -> Option<Component> {
         let path = self.path(engine, digest);
         let read = || -> io::Result<Option<Vec<u8>>> {
-            let mut file = open_no_link(&path)?;
+            let mut file = private::open(&path)?;
             let mut mac = [0; MAC];
             file.read_exact(&mut mac)?;
             let mut code = Vec::new();
@@ -148,7 +149,7 @@ impl Key {
     }
 
     fn read(path: &Path) -> io::Result<Self> {
-        let mut file = open_no_link(path)?;
+        let mut file = private::open(path)?;
         refuse_others(path, &file.metadata()?, "make it mode 0600, or delete it for a new one")?;
         let (mut key, mut more) = ([0; KEY], [0]);
         let whole = file.read_exact(&mut key).is_ok() && file.read(&mut more)? == 0;
@@ -182,20 +183,11 @@ impl Key {
     }
 }
 
-fn open_no_link(path: &Path) -> io::Result<fs::File> {
-    // NONBLOCK: opening a pipe must not wait for somebody to write to it.
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    fs::OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
-}
-
 fn refuse_others(path: &Path, meta: &fs::Metadata, mend: &str) -> io::Result<()> {
-    if meta.uid() != rustix::process::geteuid().as_raw() {
-        return Err(refuse(path, "belongs to another user"));
-    }
-    if meta.mode() & 0o077 != 0 {
-        return Err(refuse(path, &format!("is open to other users ({mend})")));
-    }
-    Ok(())
+    private::check(meta).map_err(|error| match error {
+        NotPrivate::Foreign => refuse(path, &error.to_string()),
+        NotPrivate::Open => refuse(path, &format!("{error} ({mend})")),
+    })
 }
 
 fn refuse(path: &Path, reason: &str) -> io::Error {

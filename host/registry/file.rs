@@ -3,13 +3,13 @@
 use std::{
     fs,
     io::{self, Read as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use rustix::io::Errno;
 
-use crate::config::Trust;
+use crate::{config::Trust, private};
 
 /// The largest plugin file: a language runtime compiled to WASM is 20 MB.
 pub(super) const MAX_PLUGIN_BYTES: u64 = 128 << 20;
@@ -132,10 +132,7 @@ fn is_through_data(path: &Path, file: &str) -> bool {
 }
 
 fn read_file(path: &Path, trust: &Trust) -> Result<Vec<u8>, FileError> {
-    // NONBLOCK: opening a pipe must not wait for somebody to write to it.
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    let opened = fs::OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
-    let file = opened.map_err(|error| match Errno::from_io_error(&error) {
+    let file = private::open(path).map_err(|error| match Errno::from_io_error(&error) {
         Some(Errno::LOOP) => FileError::NotRegular,
         _ => error.into(),
     })?;

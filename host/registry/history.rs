@@ -10,18 +10,19 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use rustix::fs::{FlockOperation, OFlags};
+use rustix::fs::FlockOperation;
 
 use super::load::check_kept;
 use crate::{
     config::{Trust, is_plugin_name},
     plugin::{Compiler, Digest, Engine, Plugin},
+    private,
     release::{Kept, Record},
 };
 
@@ -50,7 +51,7 @@ pub enum HistoryError {
         /// The folder.
         path: PathBuf,
         /// What it is instead.
-        reason: &'static str,
+        reason: String,
     },
     /// The system refused.
     #[error("cannot {doing} `{}`: {source}", path.display())]
@@ -128,17 +129,15 @@ impl History {
             .create(&versions)
             .map_err(HistoryError::io("make", &versions))?;
         let meta = fs::symlink_metadata(folder).map_err(HistoryError::io("look at", folder))?;
-        let refuse = |reason| Err(HistoryError::NotPrivate { path: folder.to_owned(), reason });
+        let refuse =
+            |reason: &str| Err(HistoryError::NotPrivate { path: folder.to_owned(), reason: reason.to_owned() });
         if !meta.is_dir() {
             return refuse("is no folder");
         }
-        if meta.uid() != rustix::process::geteuid().as_raw() {
-            return refuse("belongs to another user");
+        match private::check(&meta) {
+            Ok(()) => Ok(Self { folder: folder.to_owned() }),
+            Err(reason) => refuse(&reason.to_string()),
         }
-        if meta.permissions().mode() & 0o077 != 0 {
-            return refuse("is open to other users");
-        }
-        Ok(Self { folder: folder.to_owned() })
     }
 
     /// Where it is.
@@ -364,10 +363,8 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), HistoryError> {
 }
 
 fn read_at_most(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    let mut options = File::options();
-    options.read(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
     let mut bytes = Vec::new();
-    options.open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    private::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > most {
         true => Err(io::Error::other(format!("it has more than {most} bytes"))),
         false => Ok(bytes),
@@ -376,6 +373,8 @@ fn read_at_most(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn history() -> (tempfile::TempDir, History) {
